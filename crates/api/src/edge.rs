@@ -1,0 +1,181 @@
+//! What surrounds every handler: the request's id, its span, its metrics, safe headers, and one form of error.
+//!
+//! The id of a request comes from the client (`X-Request-Id`, where it is harmless) or is made here; it stands in the
+//! answer, in problems and in the log. Answers that axum makes by itself (404, 405, rejections) and panics become problems
+//! here, so that no handler has to think of them.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+
+use axum::{
+    body::{self, Body},
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use futures::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde_json::{Map, Value};
+use signalpost_core::Entropy;
+use signalpost_telemetry::{TraceContext, names, trace};
+use tracing::Instrument as _;
+
+use crate::{
+    problem::{self, Code, Problem},
+    state::AppState,
+};
+
+/// Carries the id of a request, in and out.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// No problem is larger.
+const MOST_PROBLEM: usize = 1024 * 1024;
+
+/// The id of a request.
+#[derive(Debug, Clone)]
+pub struct RequestId(pub Arc<str>);
+
+/// The middleware.
+pub async fn edge(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let started = state.ports.clock.elapsed();
+    let id = RequestId(request_id(request.headers(), &*state.ports.entropy));
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("other", MatchedPath::as_str);
+    let span = tracing::info_span!(
+        "request",
+        request.id = %id.0,
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    if let Some(parent) = trace_parent(request.headers()) {
+        trace::link(&span, parent);
+    }
+    request.extensions_mut().insert(id.clone());
+
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let response = match handled {
+        Ok(response) => with_problem(response, &id.0).await,
+        Err(panic) => span.in_scope(|| Problem::internal(&message(&*panic))).respond(Some(&id.0)),
+    };
+
+    span.record("http.response.status_code", response.status().as_u16());
+    let took = state.ports.clock.elapsed().saturating_sub(started);
+    measure(route, response.status(), took);
+    with_headers(response, &id)
+}
+
+/// The trace context that goes on with what a request brings: of the request's own span where spans are exported, else
+/// as the client sent it.
+pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+    trace::current(&tracing::Span::current()).or_else(|| trace_parent(headers)).map(|context| context.to_string())
+}
+
+fn trace_parent(headers: &HeaderMap) -> Option<TraceContext> {
+    TraceContext::parse(headers.get("traceparent")?.to_str().ok()?)
+}
+
+fn request_id(headers: &HeaderMap, entropy: &dyn Entropy) -> Arc<str> {
+    let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok());
+    let harmless = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    given.filter(harmless).map_or_else(
+        || {
+            let mut random = [0; 16];
+            entropy.fill(&mut random);
+            format!("req_{:032x}", u128::from_be_bytes(random)).into()
+        },
+        Into::into,
+    )
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a handler panicked: {}", text.unwrap_or("no message"))
+}
+
+/// Gives a problem the request's id; makes one of an error that has no body of its own.
+async fn with_problem(mut response: Response, request_id: &str) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if is_bare(response.headers()) => from_status(status),
+        None if is_problem(response.headers()) => return with_id(response, request_id).await,
+        None => return response,
+    };
+    let mut answer = problem.respond(Some(request_id));
+    // `Allow` and whatever else the handler set; but for what describes the body that is gone.
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH && !answer.headers().contains_key(name) {
+            answer.headers_mut().insert(name, value.clone());
+        }
+    }
+    answer
+}
+
+/// A problem of others, or one that was kept and is given again.
+async fn with_id(response: Response, request_id: &str) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let whole = body::to_bytes(Body::new(body), MOST_PROBLEM).await.unwrap_or_default();
+    let Ok(mut problem) = serde_json::from_slice::<Map<String, Value>>(&whole) else {
+        return Response::from_parts(parts, Body::from(whole));
+    };
+    problem.insert("request_id".to_owned(), request_id.into());
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(Value::from(problem).to_string()))
+}
+
+fn is_problem(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes() == problem::MEDIA_TYPE.as_bytes())
+}
+
+/// Whether a body is none, or plain text: axum's own words.
+fn is_bare(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_none_or(|value| value.as_bytes().starts_with(b"text/plain"))
+}
+
+fn from_status(status: StatusCode) -> Problem {
+    match status {
+        StatusCode::NOT_FOUND => Problem::new(Code::NotFound, "There is nothing at this address."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Problem::new(Code::MethodNotAllowed, "This address does not know the method; see the header Allow.")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::PayloadTooLarge, "The body is too large."),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Problem::new(Code::UnsupportedMediaType, "The Content-Type is not one that this address takes.")
+        }
+        status if status.is_client_error() => Problem::new(Code::BadRequest, "The request cannot be read."),
+        StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable("The service cannot do this now."),
+        status => Problem::internal(&status),
+    }
+}
+
+fn measure(route: &str, status: StatusCode, took: std::time::Duration) {
+    metrics::counter!(names::HTTP_REQUESTS, "route" => route.to_owned(), "status" => status.as_str().to_owned())
+        .increment(1);
+    metrics::histogram!(names::HTTP_REQUEST_SECONDS, "route" => route.to_owned()).record(took.as_secs_f64());
+}
+
+/// Headers that a browser needs to be told; a handler that serves a page sets its own.
+const SAFE: [(HeaderName, HeaderValue); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    ),
+];
+
+fn with_headers(mut response: Response, id: &RequestId) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in &SAFE {
+        headers.entry(name).or_insert_with(|| value.clone());
+    }
+    if let Ok(id) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}

@@ -1,0 +1,187 @@
+//! Commits events in groups, and publishes them after.
+//!
+//! A handler builds a [`Submission`] (validated, routed, its messages ready) and hands it to [`Ingest::submit`]. The
+//! committer takes whatever arrived while the commit before ran, commits it as one transaction, gives the messages to the
+//! publisher, and answers. No timer, no round trip and no task per event.
+//!
+//! What waits is bounded in number and bytes: beyond that the answer is 503. What was committed and not published
+//! (bus away, process killed) is found by the relay through the group's outbox record.
+
+mod committer;
+mod plan;
+mod publisher;
+
+use std::sync::Arc;
+
+use metrics::Gauge;
+use signalpost_bus::{Bus, Message};
+use signalpost_core::{Clock, Entropy, EventMeta};
+use signalpost_runtime::{Batcher, Rejected};
+use signalpost_store::{
+    IngestStore, StoreError,
+    ingest::{IngestUnit, UnitOutcome},
+};
+use signalpost_telemetry::names;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::IngestSettings;
+use committer::Committer;
+use publisher::Publisher;
+
+/// The most entries that the committer looks at together.
+const MOST_ENTRIES: usize = 4096;
+
+/// What one unit counts besides its bytes of `data`: its ids, answers and rows.
+const UNIT_OVERHEAD_BYTES: usize = 1024;
+
+/// What ingest is wired to.
+#[derive(Debug, Clone)]
+pub struct IngestPorts {
+    /// Commits groups.
+    pub store: Arc<dyn IngestStore>,
+    /// Takes messages.
+    pub bus: Arc<dyn Bus>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// A unit, ready to be committed.
+pub struct Submission {
+    /// What is committed.
+    pub unit: IngestUnit,
+    /// For each event the messages of those of its deliveries that start on the bus.
+    pub messages: Vec<Vec<Arc<Message>>>,
+}
+
+impl Submission {
+    fn bytes(&self) -> usize {
+        UNIT_OVERHEAD_BYTES
+            + self.unit.events.iter().map(|new| new.event.data.len() + free_bytes(&new.event.meta)).sum::<usize>()
+    }
+
+    fn deliveries(&self) -> usize {
+        self.unit.events.iter().map(|event| event.deliveries.len()).sum()
+    }
+}
+
+/// The bytes of what a producer may write into an event besides `data`, and that has no bound of its own.
+pub fn free_bytes(meta: &EventMeta) -> usize {
+    let labels: usize = meta.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let extensions: usize =
+        meta.extensions.iter().map(|(name, value)| name.len() + value.as_str().map_or(8, str::len)).sum();
+    labels + extensions
+}
+
+/// Why a submission came to nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// Too much waits already.
+    #[error("too many requests are waiting")]
+    Overloaded,
+    /// The process stops.
+    #[error("the process is stopping")]
+    Stopping,
+    /// The store did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the committer is handed.
+enum Item {
+    /// A unit, and its share of the bytes that may wait.
+    Unit { submission: Submission, _share: OwnedSemaphorePermit },
+    /// Answered when all that came before is committed.
+    Barrier,
+}
+
+/// What the committer answers.
+enum Reply {
+    Done(Result<UnitOutcome, StoreError>),
+    /// A claim of it was in the group already, and what came of that tells nothing about this one: hand it in again.
+    Deferred(Submission),
+    Barrier,
+}
+
+/// The way in. Cloning gives another handle of the same.
+#[derive(Clone)]
+pub struct Ingest {
+    queue: Batcher<Item, Reply>,
+    publisher: Publisher,
+    /// In units of 1 KiB.
+    room: Arc<Semaphore>,
+    waiting: Gauge,
+}
+
+impl Ingest {
+    /// Starts the committer and the publisher. Both end when the last handle is dropped.
+    pub fn start(ports: &IngestPorts, settings: IngestSettings) -> Self {
+        let publisher = Publisher::start(ports, settings);
+        let committer = Arc::new(Committer::new(ports, settings, publisher.clone()));
+        let (queue, _task) = Batcher::start(settings.queue_requests, MOST_ENTRIES, move |entries| {
+            let committer = Arc::clone(&committer);
+            async move { committer.write(entries).await }
+        });
+        Self {
+            queue,
+            publisher,
+            room: Arc::new(Semaphore::new(settings.queue_bytes / 1024)),
+            waiting: metrics::gauge!(names::INGEST_QUEUE),
+        }
+    }
+
+    /// Commits a unit, together with others. A caller that goes away does not stop it.
+    ///
+    /// # Errors
+    /// See [`IngestError`]; the outcome is unknown for `Store(Unavailable)` and `Stopping`.
+    pub async fn submit(&self, mut submission: Submission) -> Result<UnitOutcome, IngestError> {
+        loop {
+            let share = u32::try_from(submission.bytes().div_ceil(1024)).unwrap_or(u32::MAX);
+            let share = Arc::clone(&self.room).try_acquire_many_owned(share).map_err(|_| IngestError::Overloaded)?;
+            let _waiting = Waiting::new(&self.waiting);
+            let item = Item::Unit { submission, _share: share };
+            match self.queue.submit(item).await.map_err(IngestError::from)? {
+                Reply::Done(outcome) => return Ok(outcome?),
+                // At least one of the units that share the claim was decided, so this ends.
+                Reply::Deferred(again) => submission = again,
+                Reply::Barrier => return Err(IngestError::Stopping),
+            }
+        }
+    }
+
+    /// Waits until all that was submitted before is committed and published, and its outbox records are deleted (as far
+    /// as bus and store are there).
+    pub async fn drained(&self) {
+        let _stopped = self.queue.submit_waiting(Item::Barrier).await;
+        self.publisher.drained().await;
+    }
+}
+
+impl From<Rejected> for IngestError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Full => Self::Overloaded,
+            Rejected::Stopped => Self::Stopping,
+        }
+    }
+}
+
+/// Counts one waiting request, for as long as it waits.
+struct Waiting<'a>(&'a Gauge);
+
+impl<'a> Waiting<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests;

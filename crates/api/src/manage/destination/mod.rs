@@ -1,0 +1,200 @@
+//! What may be said of a destination, and what it means: create, PUT and PATCH are all a JSON document that
+//! [`read`] turns into a [`Draft`], or into everything that is wrong with it.
+//!
+//! Fields of later versions (`signatures`, `circuit`, `guarantee`, …) are not known yet and are refused as such.
+
+mod defaults;
+pub mod patch;
+pub mod retry;
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+pub use defaults::{BadDefaults, DestinationDefaults};
+use serde_json::{Map, Value};
+use signalpost_core::{
+    DestinationSpec, Entropy,
+    destination::{BodyFormat, Method, RateLimit, Secret, default_max_in_flight, default_timeout_ms},
+    pattern::EventPattern,
+    retry_policy::RetryPolicy,
+};
+
+use super::fields::{Fields, Violations, check_text};
+use crate::{events::rules, json::child, problem::Problem};
+
+/// The longest URL.
+pub const MAX_URL: usize = 4096;
+/// The most headers of a destination.
+pub const MAX_HEADERS: usize = 100;
+/// The longest value of a header or of an entry of `metadata`.
+pub const MAX_VALUE: usize = 4096;
+/// The most entries of `metadata`.
+pub const MAX_METADATA: usize = 100;
+/// The most patterns.
+pub const MAX_PATTERNS: usize = 1000;
+
+/// What only we set. A client that sends it back is told so.
+const READ_ONLY: &[&str] = &["id", "state", "disabled_reason", "created_at", "updated_at"];
+
+/// What the owner of a destination asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// Its own id, where it gave one.
+    pub uid: Option<String>,
+    /// The secret, where it gave one.
+    pub secret: Option<Secret>,
+    /// All else.
+    pub spec: DestinationSpec,
+}
+
+/// Reads a whole document. `check_url` judges the URL and gives its normal form.
+///
+/// # Errors
+/// 422, with everything that is wrong with it.
+pub fn read(
+    document: &Map<String, Value>,
+    check_url: &dyn Fn(&str) -> Result<String, String>,
+) -> Result<Draft, Problem> {
+    let mut violations = Violations::default();
+    let mut fields = Fields::new(document, "", &mut violations);
+    let uid = fields.parsed("uid", |text| rules::uid(text).map(|()| text.to_owned()));
+    let secret = fields.parsed("secret", |text| signalpost_signing::Secret::parse(text).map(|_| Secret::new(text)));
+    let spec = read_spec(&mut fields, check_url);
+    fields.finish(READ_ONLY);
+    violations.or(Draft { uid, secret, spec })
+}
+
+fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String, String>) -> DestinationSpec {
+    let name = fields.text("name", 0..=256).unwrap_or_default().to_owned();
+    let description = fields.text("description", 0..=4096).map(str::to_owned);
+    let url = read_url(fields, check_url);
+    let event_types = fields
+        .items("event_types", MAX_PATTERNS, |item| {
+            let text = item.as_str().ok_or_else(|| "must be a string".to_owned())?;
+            EventPattern::new(text).map_err(|error| error.to_string())
+        })
+        .unwrap_or_else(|| vec![EventPattern::everything()]);
+    let method = fields
+        .choice("method", &[("POST", Method::Post), ("PUT", Method::Put), ("PATCH", Method::Patch)])
+        .unwrap_or_default();
+    let headers = read_headers(fields);
+    let body_format = fields
+        .choice(
+            "body_format",
+            &[("standard", BodyFormat::Standard), ("data", BodyFormat::Data), ("cloudevents", BodyFormat::Cloudevents)],
+        )
+        .unwrap_or_default();
+    let timeout_ms = fields.integer("timeout_ms", 1000..=60_000).and_then(|ms| u32::try_from(ms).ok());
+    let rate_limit = fields.object("rate_limit", read_rate_limit);
+    let max_in_flight = whole(fields.integer("max_in_flight", 1..=10_000));
+    let retry = read_retry(fields);
+    let metadata = read_map(fields, "metadata", MAX_METADATA, |_, value| check_text(value, 0..=MAX_VALUE));
+    DestinationSpec {
+        name,
+        description,
+        url,
+        event_types,
+        method,
+        headers,
+        body_format,
+        timeout_ms: timeout_ms.unwrap_or_else(default_timeout_ms),
+        rate_limit,
+        max_in_flight: max_in_flight.unwrap_or_else(default_max_in_flight),
+        retry,
+        metadata,
+    }
+}
+
+fn whole(number: Option<u64>) -> Option<NonZeroU32> {
+    number.and_then(|number| u32::try_from(number).ok()).and_then(NonZeroU32::new)
+}
+
+fn read_url(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String, String>) -> String {
+    if fields.value("url").is_none() {
+        fields.wrong("url", "is required");
+        return String::new();
+    }
+    let url = fields.parsed("url", |text| {
+        check_text(text, 1..=MAX_URL)?;
+        check_url(text)
+    });
+    url.unwrap_or_default()
+}
+
+fn read_rate_limit(fields: &mut Fields<'_>) -> Option<RateLimit> {
+    let per_second = fields.number("per_second", 0.001..=100_000.0);
+    let burst = whole(fields.integer("burst", 1..=1_000_000));
+    if !fields.has("per_second") {
+        fields.wrong("per_second", "is required");
+    }
+    Some(RateLimit { per_second: per_second?, burst })
+}
+
+fn read_retry(fields: &mut Fields<'_>) -> RetryPolicy {
+    fields.object("retry", retry::read).unwrap_or_default()
+}
+
+/// A map of strings.
+fn read_map(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    most: usize,
+    check: impl Fn(&str, &str) -> Result<(), String>,
+) -> BTreeMap<String, String> {
+    let mut map = BTreeMap::new();
+    let Some(members) = fields.members(name) else { return map };
+    let pointer = fields.pointer(name);
+    if members.len() > most {
+        fields.wrong(name, format_args!("may have at most {most} members"));
+        return map;
+    }
+    for (key, value) in members {
+        let checked = match value.as_str() {
+            None => Err("must be a string".to_owned()),
+            Some(text) => check_text(key, 1..=256)
+                .map_err(|error| format!("its name {error}"))
+                .and_then(|()| check(key, text))
+                .map(|()| text),
+        };
+        match checked {
+            Ok(text) => {
+                map.insert(key.clone(), text.to_owned());
+            }
+            Err(detail) => fields.wrong_at(child(&pointer, key), detail),
+        }
+    }
+    map
+}
+
+fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
+    let headers = read_map(fields, "headers", MAX_HEADERS, |name, value| {
+        check_text(value, 0..=MAX_VALUE)?;
+        signalpost_sender::headers::check(name, value).map_err(|error| error.to_string())
+    });
+    // Names of headers know no case, keys of JSON do.
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    let mut twice = Vec::new();
+    for name in headers.keys() {
+        if let Some(first) = seen.insert(name.to_ascii_lowercase(), name) {
+            twice.push((name.clone(), format!("is the same header as `{first}`")));
+        }
+    }
+    let pointer = fields.pointer("headers");
+    for (name, detail) in twice {
+        fields.wrong_at(child(&pointer, &name), detail);
+    }
+    headers
+}
+
+/// A new signing secret: 32 random bytes.
+///
+/// # Errors
+/// None: 32 bytes are a secret.
+pub fn make_secret(entropy: &dyn Entropy) -> Result<Secret, Problem> {
+    let mut bytes = [0; 32];
+    entropy.fill(&mut bytes);
+    let secret = signalpost_signing::Secret::from_bytes(&bytes).map_err(|error| Problem::internal(&error))?;
+    Ok(Secret::new(secret.reveal()))
+}
+
+#[cfg(test)]
+mod tests;

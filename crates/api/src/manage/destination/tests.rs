@@ -1,0 +1,289 @@
+//! Every rule of a destination's fields, one row each.
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use signalpost_core::{
+    destination::{BodyFormat, Method},
+    retry_policy::{On4xx, RetryPolicy, Strategy},
+};
+use utoipa::{
+    PartialSchema as _,
+    openapi::{RefOr, schema::Schema},
+};
+
+use super::*;
+use crate::manage::views::destination::DestinationInput;
+
+fn draft(body: &Value) -> Result<Draft, Problem> {
+    read(body.as_object().unwrap(), &|url| {
+        if url.starts_with("https://") { Ok(url.to_lowercase()) } else { Err("is denied".to_owned()) }
+    })
+}
+
+/// The spec of a body that has a URL and these members.
+fn spec(members: Value) -> DestinationSpec {
+    let mut body = json!({"url": "https://a.example/"});
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    draft(&body).unwrap().spec
+}
+
+/// Where a body that has a URL and these members breaks rules.
+fn pointers(members: Value) -> Vec<String> {
+    let mut body = json!({"url": "https://a.example/"});
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    let errors = draft(&body).err().map(|problem| problem.errors).unwrap_or_default();
+    errors.into_iter().map(|error| error.pointer).collect()
+}
+
+fn secret(bytes: usize) -> String {
+    format!("whsec_{}", STANDARD.encode(vec![7; bytes]))
+}
+
+#[test]
+fn defaults() {
+    let expected = DestinationSpec {
+        name: String::new(),
+        description: None,
+        url: "https://a.example/".to_owned(),
+        event_types: vec![EventPattern::everything()],
+        method: Method::Post,
+        headers: BTreeMap::new(),
+        body_format: BodyFormat::Standard,
+        timeout_ms: 15_000,
+        rate_limit: None,
+        max_in_flight: NonZeroU32::new(100).unwrap(),
+        retry: RetryPolicy::default(),
+        metadata: BTreeMap::new(),
+    };
+    assert_eq!(spec(json!({})), expected);
+    let nulls = json!({
+        "name": null, "description": null, "event_types": null, "method": null, "headers": null, "body_format": null,
+        "timeout_ms": null, "rate_limit": null, "max_in_flight": null, "retry": null, "metadata": null, "uid": null,
+        "secret": null,
+    });
+    assert_eq!(spec(nulls), expected);
+}
+
+#[test]
+fn the_url_is_required_judged_and_normalised() {
+    for (body, detail) in [
+        (json!({}), "is required"),
+        (json!({"url": null}), "is required"),
+        (json!({"url": 5}), "must be a string, not a number"),
+        (json!({"url": ""}), "must have 1 to 4096 characters"),
+        (json!({"url": "gopher://x"}), "is denied"),
+    ] {
+        let problem = draft(&body).unwrap_err();
+        assert_eq!(problem.errors, [crate::problem::FieldError::new("/url", detail)], "{body}");
+    }
+    assert_eq!(spec(json!({"url": "https://A.example/"})).url, "https://a.example/");
+}
+
+#[test]
+fn bounds_are_held() {
+    for (good, bad) in [
+        (json!({"timeout_ms": 1000}), json!({"timeout_ms": 999})),
+        (json!({"timeout_ms": 60000}), json!({"timeout_ms": 60001})),
+        (json!({"timeout_ms": 2000.0}), json!({"timeout_ms": 2000.5})),
+        (json!({"max_in_flight": 1}), json!({"max_in_flight": 0})),
+        (json!({"max_in_flight": 10000}), json!({"max_in_flight": -1})),
+        (json!({"method": "PUT"}), json!({"method": "put"})),
+        (json!({"method": "PATCH"}), json!({"method": "GET"})),
+        (json!({"body_format": "cloudevents"}), json!({"body_format": "xml"})),
+        (json!({"name": "x".repeat(256)}), json!({"name": "x".repeat(257)})),
+        (json!({"description": "ä"}), json!({"description": "a\u{0}b"})),
+        (json!({"event_types": []}), json!({"event_types": "*"})),
+    ] {
+        assert_eq!(pointers(good.clone()), Vec::<String>::new(), "{good}");
+        let name = bad.as_object().unwrap().keys().next().unwrap();
+        assert_eq!(pointers(bad.clone()), [format!("/{name}")], "{bad}");
+    }
+}
+
+#[test]
+fn patterns_and_maps_point_at_the_culprit() {
+    assert_eq!(
+        pointers(json!({"event_types": ["a.*", "a..b", 5, "a*"]})),
+        ["/event_types/1", "/event_types/2", "/event_types/3"]
+    );
+    assert_eq!(pointers(json!({"metadata": {"a": 1, "b": "x\u{0}"}})), ["/metadata/a", "/metadata/b"]);
+    let many: Map<String, Value> = (0..101).map(|n| (format!("k{n}"), Value::from("v"))).collect();
+    assert_eq!(pointers(json!({"metadata": many})), ["/metadata"]);
+    assert_eq!(pointers(json!({"headers": many})), ["/headers"]);
+}
+
+#[test]
+fn headers_of_ours_and_of_the_connection_are_refused() {
+    for name in [
+        "Host",
+        "Content-Type",
+        "content-length",
+        "Transfer-Encoding",
+        "Connection",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Keep-Alive",
+        "Proxy-Authorization",
+        "User-Agent",
+        "traceparent",
+        "tracestate",
+        "Webhook-Id",
+        "signalpost-x",
+        "bad name",
+        "x:y",
+        "",
+        "ünï",
+    ] {
+        assert_eq!(pointers(json!({"headers": {name: "v"}})), [format!("/headers/{name}")], "{name}");
+    }
+    for value in ["a\rb", "a\nb", "a\u{0}b", "{event.data}", "{Event.id}", "x {attempts} y"] {
+        assert_eq!(pointers(json!({"headers": {"X-A": value}})), ["/headers/X-A"], "{value:?}");
+    }
+    let all = "{event.id}{event.uid}{event.type}{delivery.id}{attempt}{timestamp}";
+    let headers = spec(json!({"headers": {"X-A": all, "Authorization": "Bearer x", "X-Empty": ""}})).headers;
+    assert_eq!(headers["X-A"], all);
+    assert_eq!(headers.len(), 3);
+    assert_eq!(pointers(json!({"headers": {"X-A": "1", "x-a": "2"}})), ["/headers/x-a"]);
+}
+
+#[test]
+fn secrets_have_24_to_64_bytes() {
+    assert_eq!(
+        draft(&json!({"url": "https://a.example/", "secret": secret(24)})).unwrap().secret,
+        Some(Secret::new(secret(24)))
+    );
+    assert_eq!(pointers(json!({"secret": secret(64)})), Vec::<String>::new());
+    for bad in [secret(23), secret(65), "whsec_***".to_owned(), "plain".to_owned(), "whsk_AAAA".to_owned()] {
+        assert_eq!(pointers(json!({"secret": bad})), ["/secret"], "{bad}");
+    }
+}
+
+#[test]
+fn uids_are_not_shaped_like_ids() {
+    assert_eq!(pointers(json!({"uid": "dst_01h2e8kqvbfwea724h75qc655w"})), ["/uid"]);
+    assert_eq!(pointers(json!({"uid": ""})), ["/uid"]);
+    assert_eq!(pointers(json!({"uid": "billing"})), Vec::<String>::new());
+}
+
+#[test]
+fn rate_limits() {
+    let limit = spec(json!({"rate_limit": {"per_second": 0.001}})).rate_limit.unwrap();
+    assert!((limit.burst() - 1.0).abs() < f64::EPSILON);
+    assert_eq!(spec(json!({"rate_limit": {"per_second": 50, "burst": 7}})).rate_limit.unwrap().burst.unwrap().get(), 7);
+    for (bad, pointer) in [
+        (json!({"per_second": 0.0009}), "/rate_limit/per_second"),
+        (json!({"per_second": 100_001}), "/rate_limit/per_second"),
+        (json!({"burst": 5}), "/rate_limit/per_second"),
+        (json!({"per_second": 5, "burst": 0}), "/rate_limit/burst"),
+        (json!({"per_second": 5, "per_minute": 1}), "/rate_limit/per_minute"),
+        (json!(5), "/rate_limit"),
+    ] {
+        assert_eq!(pointers(json!({"rate_limit": bad})), [pointer], "{bad}");
+    }
+}
+
+#[test]
+fn retry_policies_take_defaults_for_what_is_left_out() {
+    let exponential = |initial_ms, factor, max_ms, max_attempts: Option<u32>| Strategy::Exponential {
+        initial_ms,
+        factor,
+        max_ms,
+        max_attempts: max_attempts.and_then(NonZeroU32::new),
+    };
+    for (body, expected) in [
+        (json!({}), RetryPolicy::default().strategy),
+        (json!({"strategy": "schedule"}), RetryPolicy::default().strategy),
+        (json!({"delays_ms": []}), Strategy::Schedule { delays_ms: vec![] }),
+        (
+            json!({"strategy": "schedule", "delays_ms": [10, 604_800_000]}),
+            Strategy::Schedule { delays_ms: vec![10, 604_800_000] },
+        ),
+        (json!({"strategy": "exponential"}), exponential(5000, 2.0, 86_400_000, Some(16))),
+        (json!({"max_attempts": 3}), exponential(5000, 2.0, 86_400_000, Some(3))),
+        (json!({"strategy": "exponential", "max_attempts": null}), exponential(5000, 2.0, 86_400_000, None)),
+        (
+            json!({"strategy": "exponential", "initial_ms": 50, "factor": 1.5, "max_ms": 2000, "max_attempts": 100}),
+            exponential(50, 1.5, 2000, Some(100)),
+        ),
+    ] {
+        let policy = spec(json!({"retry": body})).retry;
+        assert_eq!(policy.strategy, expected, "{body}");
+        assert!((policy.jitter - 0.2).abs() < f64::EPSILON);
+        assert_eq!(policy.on_4xx, On4xx::Auto);
+    }
+    assert_eq!(spec(json!({"retry": {"on_4xx": "never", "jitter": 0}})).retry.on_4xx, On4xx::Never);
+}
+
+#[test]
+fn retry_policies_have_bounds() {
+    for (bad, pointer) in [
+        (json!({"strategy": "linear", "initial_ms": 50}), "/retry/strategy"),
+        (json!({"strategy": "exponential", "initial_ms": 9}), "/retry/initial_ms"),
+        (json!({"strategy": "exponential", "max_ms": 604_800_001}), "/retry/max_ms"),
+        (json!({"strategy": "exponential", "factor": 0.9}), "/retry/factor"),
+        (json!({"strategy": "exponential", "factor": 10.1}), "/retry/factor"),
+        (json!({"strategy": "exponential", "max_attempts": 0}), "/retry/max_attempts"),
+        (json!({"strategy": "exponential", "delays_ms": [10]}), "/retry/delays_ms"),
+        (json!({"strategy": "schedule", "max_attempts": 5}), "/retry/max_attempts"),
+        (json!({"strategy": "schedule", "delays_ms": [10, 9]}), "/retry/delays_ms/1"),
+        (json!({"delays_ms": [604_800_001]}), "/retry/delays_ms/0"),
+        (json!({"delays_ms": vec![10; 101]}), "/retry/delays_ms"),
+        (json!({"jitter": 1.1}), "/retry/jitter"),
+        (json!({"jitter": -0.1}), "/retry/jitter"),
+        (json!({"on_4xx": "sometimes"}), "/retry/on_4xx"),
+        (json!({"attempts": 5}), "/retry/attempts"),
+    ] {
+        assert_eq!(pointers(json!({"retry": bad})), [pointer], "{bad}");
+    }
+}
+
+#[test]
+fn unknown_and_read_only_fields_are_refused() {
+    for name in [
+        "nonsense",
+        "signatures",
+        "circuit",
+        "guarantee",
+        "ordering",
+        "ordering_key_from",
+        "ordering_on_dead",
+        "disable_after",
+        "auth",
+        "id",
+        "state",
+        "disabled_reason",
+        "created_at",
+        "updated_at",
+        "circuit_state",
+    ] {
+        assert_eq!(pointers(json!({name: null})), [format!("/{name}")], "{name}");
+    }
+}
+
+#[test]
+fn the_schema_lists_exactly_what_is_read() {
+    let RefOr::T(Schema::Object(schema)) = DestinationInput::schema() else { panic!("not an object") };
+    let described: BTreeSet<String> = schema.properties.keys().cloned().collect();
+    let everything: Map<String, Value> = described.iter().map(|name| (name.clone(), Value::Null)).collect();
+    let refused = read(&everything, &|_| Ok(String::new())).unwrap_err().errors;
+    assert_eq!(refused, [crate::problem::FieldError::new("/url", "is required")]);
+    let current = super::patch::document(&signalpost_core::Destination {
+        id: "dst_01h2e8kqvbfwea724h75qc655w".parse().unwrap(),
+        tenant_id: signalpost_core::TenantId::DEFAULT,
+        uid: Some("u".to_owned()),
+        spec: spec(json!({"description": "d", "rate_limit": {"per_second": 1}})),
+        secret: Secret::new(secret(24)),
+        state: signalpost_core::DestinationState::Active,
+        disabled_reason: None,
+        version: 1,
+        created_at: signalpost_core::Timestamp::default(),
+        updated_at: signalpost_core::Timestamp::default(),
+    });
+    let written: BTreeSet<String> = current.keys().cloned().chain(["secret".to_owned()]).collect();
+    assert_eq!(written, described);
+    // What a PATCH starts from reads as what it is.
+    assert!(read(&current, &|url| Ok(url.to_owned())).is_ok());
+}

@@ -1,0 +1,147 @@
+//! `/v1/destinations/{id}/…`: pause, resume, secret, test.
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+};
+use http::StatusCode;
+use signalpost_core::{
+    AttemptOutcome, DeliveryId, Destination, Event, EventId, EventMeta, TenantId, classify::Answer as DestinationAnswer,
+};
+use signalpost_sender::Outgoing;
+use signalpost_store::dispatch::Attempt;
+
+use super::{
+    destinations::find,
+    post,
+    views::{
+        attempt::AttemptBody,
+        destination::{DestinationBody, SecretBody},
+    },
+};
+use crate::{auth::Tenant, idempotency::Answer, json::Body, problem::Problem, state::AppState};
+
+/// The type of the event that a test sends. Producers cannot post it.
+const PING: &str = "signalpost.ping";
+
+/// Pauses a destination
+///
+/// Its deliveries wait until it is resumed; new ones wait, too. A disabled one stays disabled.
+#[utoipa::path(
+    post, path = "/v1/destinations/{id}/pause", tag = "destinations", operation_id = "pauseDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+)]
+pub async fn pause(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    set_paused(state, tenant, name, body, true).await
+}
+
+/// Resumes a destination
+///
+/// Makes a paused or disabled one active; what waits is due now.
+#[utoipa::path(
+    post, path = "/v1/destinations/{id}/resume", tag = "destinations", operation_id = "resumeDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+)]
+pub async fn resume(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    set_paused(state, tenant, name, body, false).await
+}
+
+async fn set_paused(
+    state: AppState,
+    tenant: Tenant,
+    name: String,
+    body: Body,
+    paused: bool,
+) -> Result<Response, Problem> {
+    let at = state.clone();
+    post::once(&state, tenant, body, |input| async move {
+        let destination = find(&at, tenant.0, &name).await?;
+        input.nothing()?;
+        let changed = at.ports.store.set_paused(tenant.0, destination.id, paused).await?;
+        let changed = changed.ok_or_else(|| Problem::not_found("destination"))?;
+        Answer::json(StatusCode::OK, &DestinationBody::new(&changed))
+    })
+    .await
+}
+
+/// Shows the signing secret of a destination
+#[utoipa::path(
+    get, path = "/v1/destinations/{id}/secret", tag = "destinations", operation_id = "getDestinationSecret",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 200, description = "The secret.", body = SecretBody)),
+)]
+pub async fn secret(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let destination = find(&state, tenant.0, &name).await?;
+    let body = SecretBody { secret: destination.secret.reveal().to_owned(), previous: Vec::new() };
+    Ok(Answer::json(StatusCode::OK, &body)?.into_response())
+}
+
+/// Sends a ping to a destination
+///
+/// One signed request of type `signalpost.ping`, at once: limits and pause do not hold it, it is not tried again and not
+/// recorded. The answer is the attempt, whatever came of it.
+#[utoipa::path(
+    post, path = "/v1/destinations/{id}/test", tag = "destinations", operation_id = "testDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 200, description = "The attempt.", body = AttemptBody)),
+)]
+pub async fn test(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let at = state.clone();
+    post::once(&state, tenant, body, |input| async move {
+        let destination = find(&at, tenant.0, &name).await?;
+        input.nothing()?;
+        Answer::json(StatusCode::OK, &ping(&at, tenant.0, &destination).await)
+    })
+    .await
+}
+
+async fn ping(state: &AppState, tenant: TenantId, destination: &Destination) -> AttemptBody {
+    let ports = &state.ports;
+    let now = ports.clock.now();
+    let data = serde_json::json!({"destination_id": destination.id, "message": "A test from Signalpost."});
+    let event = Event {
+        id: EventId::new(now, &*ports.entropy),
+        tenant_id: tenant,
+        event_type: PING.to_owned(),
+        uid: None,
+        source: None,
+        meta: EventMeta { destination_id: Some(destination.id), ..EventMeta::default() },
+        data: data.to_string().into(),
+    };
+    let delivery_id = DeliveryId::new(now, &*ports.entropy);
+    let outgoing = Outgoing { destination, event: &event, delivery_id, attempt: 1, at: now };
+    let exchange = ports.sender.send(&outgoing).await;
+    let arrived = matches!(exchange.answer, DestinationAnswer::Status { code: 200..=299, .. });
+    let attempt = Attempt {
+        number: 1,
+        started_at: now,
+        duration: exchange.duration,
+        // It is not tried again: whatever is not delivered is dead.
+        outcome: if arrived { AttemptOutcome::Delivered } else { AttemptOutcome::Dead },
+        status_code: exchange.status_code,
+        response_excerpt: exchange.response_excerpt,
+        error: exchange.error,
+    };
+    AttemptBody::new(delivery_id, event.id, destination.id, &attempt)
+}

@@ -1,0 +1,274 @@
+//! `/v1/destinations`: create, read, change, delete.
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+};
+use http::StatusCode;
+use serde_json::{Map, Value};
+use signalpost_core::{
+    Destination, DestinationId, DestinationState, TenantId,
+    destination::{DestinationSpec, Secret},
+};
+use signalpost_store::manage::{Created, DestinationUpdate};
+
+use super::{
+    destination::{self, Draft, patch as merge_patch},
+    post,
+    views::destination::{DestinationBody, DestinationInput, DestinationPatch},
+};
+use crate::{
+    auth::Tenant,
+    events::rules,
+    idempotency::Answer,
+    json::Body,
+    openapi::params::PageParams,
+    page::{List, ListQuery},
+    problem::{Code, Problem},
+    state::AppState,
+};
+
+/// How often a change is tried again that met another one.
+const TRIES: usize = 10;
+
+/// The destination that a path names, by its id or by its owner's.
+///
+/// # Errors
+/// 404; the store is away.
+pub async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<Destination, Problem> {
+    let store = &state.ports.store;
+    let found = match name.parse::<DestinationId>() {
+        Ok(id) => store.destination(tenant, id).await?,
+        Err(_) if rules::uid(name).is_err() => None,
+        Err(_) => store.destination_by_uid(tenant, name).await?,
+    };
+    found.ok_or_else(|| Problem::not_found("destination"))
+}
+
+/// Creates a destination
+#[utoipa::path(
+    post, path = "/v1/destinations", tag = "destinations", operation_id = "createDestination",
+    request_body = DestinationInput,
+    responses((status = 201, description = "The destination, with its secret.", body = DestinationBody)),
+)]
+pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+    let at = state.clone();
+    post::once(&state, tenant, body, |input| async move {
+        let draft = read_whole(&at, input.object()?)?;
+        check_resolved(&at, &draft.spec).await?;
+        match insert(&at, tenant.0, draft).await? {
+            (Created::Yes, destination) => {
+                Answer::created(place(&destination), &DestinationBody::with_secret(&destination))
+            }
+            (Created::UidTaken(by), _) => {
+                Err(Problem::new(Code::UidTaken, format!("The destination {by} has this uid.")))
+            }
+        }
+    })
+    .await
+}
+
+/// Lists destinations
+#[utoipa::path(
+    get, path = "/v1/destinations", tag = "destinations", operation_id = "listDestinations", params(PageParams),
+    responses((status = 200, description = "One page.", body = List<DestinationBody>)),
+)]
+pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+    let query = ListQuery::read(&body.parts, &[], false)?;
+    let found = state.ports.store.list_destinations(tenant.0, query.page()?).await?;
+    let list = query.list(found, |destination| destination.id, |destination| DestinationBody::new(&destination));
+    Ok(Answer::json(StatusCode::OK, &list)?.into_response())
+}
+
+/// Reads a destination
+#[utoipa::path(
+    get, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "getDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 200, description = "The destination.", body = DestinationBody)),
+)]
+pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
+    let destination = find(&state, tenant.0, &name).await?;
+    show(&destination)
+}
+
+/// Creates or replaces a destination by its uid
+///
+/// What is absent takes its default, but for the secret: where it is absent, a destination keeps the one that it has.
+#[utoipa::path(
+    put, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "putDestination",
+    params(("id" = String, Path, description = "The caller's own `uid`.")),
+    request_body = DestinationInput,
+    responses(
+        (status = 200, description = "It was there and is replaced.", body = DestinationBody),
+        (status = 201, description = "It is created: with its secret.", body = DestinationBody),
+    ),
+)]
+pub async fn put(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    rules::uid(&name).map_err(|error| Problem::invalid_at("/uid", error))?;
+    let mut draft = read_whole(&state, body.json().await?.object()?)?;
+    if draft.uid.replace(name.clone()).is_some_and(|given| given != name) {
+        return Err(Problem::invalid_at("/uid", "must be the uid in the path"));
+    }
+    check_resolved(&state, &draft.spec).await?;
+    for _ in 0..TRIES {
+        match state.ports.store.destination_by_uid(tenant.0, &name).await? {
+            Some(current) => {
+                let secret = draft.secret.as_ref().unwrap_or(&current.secret);
+                if let Some(destination) = replace(&state, &current, &draft.spec, secret).await? {
+                    return show(&destination);
+                }
+            }
+            None => {
+                if let (Created::Yes, destination) = insert(&state, tenant.0, draft.clone()).await? {
+                    let body = DestinationBody::with_secret(&destination);
+                    return Ok(Answer::created(place(&destination), &body)?.into_response());
+                }
+            }
+        }
+    }
+    Err(contended())
+}
+
+/// Changes a destination
+#[utoipa::path(
+    patch, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "patchDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    request_body(content(
+        (DestinationPatch = "application/merge-patch+json"),
+        (DestinationPatch = "application/json"),
+    )),
+    responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+)]
+pub async fn patch(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let mut current = find(&state, tenant.0, &name).await?;
+    let changes = body.json().await?.object()?;
+    for _ in 0..TRIES {
+        let mut document = merge_patch::document(&current);
+        merge_patch::merge(&mut document, &changes);
+        state.settings.manage.destination_defaults.fill_nulls(&mut document);
+        let draft = read(&state, &document, Some(&current))?;
+        if draft.uid != current.uid {
+            return Err(Problem::invalid_at("/uid", "cannot be changed"));
+        }
+        if draft.spec.url != current.spec.url {
+            check_resolved(&state, &draft.spec).await?;
+        }
+        let secret = match draft.secret {
+            Some(given) => given,
+            None if changes.contains_key("secret") => destination::make_secret(&*state.ports.entropy)?,
+            None => current.secret.clone(),
+        };
+        if let Some(destination) = replace(&state, &current, &draft.spec, &secret).await? {
+            return show(&destination);
+        }
+        current = find(&state, tenant.0, &name).await?;
+    }
+    Err(contended())
+}
+
+/// Deletes a destination
+///
+/// What waits for it is cancelled.
+#[utoipa::path(
+    delete, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "deleteDestination",
+    params(("id" = String, Path, description = "Its id, or its `uid`.")),
+    responses((status = 204, description = "It takes nothing any more.")),
+)]
+pub async fn delete(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let destination = find(&state, tenant.0, &name).await?;
+    if state.ports.store.delete_destination(tenant.0, destination.id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::not_found("destination"))
+    }
+}
+
+/// Reads a destination that stands by itself: what is absent takes the operator's default.
+fn read_whole(state: &AppState, mut document: Map<String, Value>) -> Result<Draft, Problem> {
+    state.settings.manage.destination_defaults.fill(&mut document);
+    read(state, &document, None)
+}
+
+/// Reads what the owner wrote. A URL that is `unchanged` was judged when it was set and is judged at every send; it does
+/// not stand in the way of another change.
+fn read(state: &AppState, document: &Map<String, Value>, unchanged: Option<&Destination>) -> Result<Draft, Problem> {
+    let egress = state.ports.sender.egress();
+    destination::read(document, &|text| {
+        if unchanged.is_some_and(|current| current.spec.url == text) {
+            return Ok(text.to_owned());
+        }
+        egress.check_url(text).map(String::from).map_err(|denied| denied.to_string())
+    })
+}
+
+async fn check_resolved(state: &AppState, spec: &DestinationSpec) -> Result<(), Problem> {
+    let egress = state.ports.sender.egress();
+    let denied = |error: signalpost_sender::UrlDenied| Problem::invalid_at("/url", error.to_string());
+    let url = egress.check_url(&spec.url).map_err(denied)?;
+    egress.check_resolved(&url).await.map_err(denied)
+}
+
+async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Created, Destination), Problem> {
+    let ports = &state.ports;
+    let now = ports.clock.now();
+    let secret = match draft.secret {
+        Some(given) => given,
+        None => destination::make_secret(&*ports.entropy)?,
+    };
+    let destination = Destination {
+        id: DestinationId::new(now, &*ports.entropy),
+        tenant_id: tenant,
+        uid: draft.uid,
+        spec: draft.spec,
+        secret,
+        state: DestinationState::Active,
+        disabled_reason: None,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    let created = ports.store.create_destination(&destination).await?;
+    // Its times are the store's.
+    let stored = ports.store.destination(tenant, destination.id).await?;
+    Ok((created, stored.unwrap_or(destination)))
+}
+
+/// None: another change came between. A change of nothing is none.
+async fn replace(
+    state: &AppState,
+    current: &Destination,
+    spec: &DestinationSpec,
+    secret: &Secret,
+) -> Result<Option<Destination>, Problem> {
+    if current.spec == *spec && current.secret == *secret {
+        return Ok(Some(current.clone()));
+    }
+    let update = DestinationUpdate { spec, secret };
+    Ok(state.ports.store.update_destination(current.tenant_id, current.id, current.version, update).await?)
+}
+
+fn contended() -> Problem {
+    Problem::unavailable("The destination is being changed by others at this moment.")
+}
+
+fn place(destination: &Destination) -> String {
+    format!("/v1/destinations/{}", destination.id)
+}
+
+fn show(destination: &Destination) -> Result<Response, Problem> {
+    Ok(Answer::json(StatusCode::OK, &DestinationBody::new(destination))?.into_response())
+}

@@ -1,0 +1,159 @@
+//! `/v1/events`: what was accepted, and what became of it. Accepting is in `crate::events`.
+
+use axum::{
+    extract::{Path, State},
+    response::{IntoResponse as _, Response},
+};
+use http::StatusCode;
+use signalpost_core::{DestinationId, EventId, TenantId};
+use signalpost_store::read::{AttemptFilter, DeliveryFilter, EventFilter};
+
+use super::{
+    attempts, deliveries,
+    fields::{Fields, Violations},
+    filters::{self, Range},
+    post,
+    views::{
+        attempt::AttemptBody,
+        delivery::DeliveryBody,
+        event::EventBody,
+        replay::{EventReplayBody, EventReplayInput},
+    },
+};
+use crate::{
+    auth::Tenant,
+    events::rules,
+    idempotency::Answer,
+    json::Body,
+    openapi::params::{AttemptParams, DeliveryParams, EventParams, IncludeParams, PageParams, RangeParams},
+    page::{List, ListQuery},
+    problem::Problem,
+    state::AppState,
+};
+
+/// The event that a path names, by its id or by its producer's; the newest of those.
+///
+/// # Errors
+/// 404; the store is away.
+async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<EventId, Problem> {
+    let store = &state.ports.store;
+    let found = match name.parse::<EventId>() {
+        Ok(id) => store.event(tenant, id).await?.map(|_| id),
+        Err(_) if rules::uid(name).is_err() => None,
+        Err(_) => store.event_by_uid(tenant, name).await?,
+    };
+    found.ok_or_else(|| Problem::not_found("event"))
+}
+
+/// Lists events
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", operation_id = "listEvents",
+    params(EventParams, RangeParams, IncludeParams, PageParams),
+    responses((status = 200, description = "One page.", body = List<EventBody>)),
+)]
+pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+    let query = ListQuery::read(&body.parts, &["type", "uid", "source", "label.", "since", "until"], true)?;
+    let range = Range::read(&query)?;
+    let filter = EventFilter {
+        event_type: query.filter("type").map(str::to_owned),
+        uid: query.filter("uid").map(str::to_owned),
+        source: query.filter("source").map(str::to_owned),
+        labels: query.filters_under("label.").map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        since: range.since,
+        until: range.until,
+    };
+    let found = state.ports.store.list_events(tenant.0, &filter, query.page()?, query.with_data()).await?;
+    let list = query.list(found, |view| view.event.id, |view| EventBody::new(&view, query.with_data()));
+    Ok(Answer::json(StatusCode::OK, &list)?.into_response())
+}
+
+/// Reads an event
+#[utoipa::path(
+    get, path = "/v1/events/{id}", tag = "events", operation_id = "getEvent",
+    params(("id" = String, Path, description = "Its id, or its `uid` (the newest with it).")),
+    responses((status = 200, description = "The event, with its data.", body = EventBody)),
+)]
+pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
+    let id = match name.parse() {
+        Ok(id) => id,
+        Err(_) => find(&state, tenant.0, &name).await?,
+    };
+    let view = state.ports.store.event(tenant.0, id).await?.ok_or_else(|| Problem::not_found("event"))?;
+    Ok(Answer::json(StatusCode::OK, &EventBody::new(&view, true))?.into_response())
+}
+
+/// Lists the deliveries of an event
+#[utoipa::path(
+    get, path = "/v1/events/{id}/deliveries", tag = "events", operation_id = "listEventDeliveries",
+    params(
+        ("id" = String, Path, description = "Its id, or its `uid` (the newest with it)."),
+        DeliveryParams, RangeParams, PageParams,
+    ),
+    responses((status = 200, description = "One page.", body = List<DeliveryBody>)),
+)]
+pub async fn deliveries(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let id = find(&state, tenant.0, &name).await?;
+    let query = ListQuery::read(&body.parts, deliveries::FILTERS, false)?;
+    let filter = DeliveryFilter { event_id: Some(id), ..deliveries::filter(&query)? };
+    deliveries::page(&state, tenant.0, &query, &filter).await
+}
+
+/// Lists the attempts of an event
+#[utoipa::path(
+    get, path = "/v1/events/{id}/attempts", tag = "events", operation_id = "listEventAttempts",
+    params(
+        ("id" = String, Path, description = "Its id, or its `uid` (the newest with it)."),
+        AttemptParams, RangeParams, PageParams,
+    ),
+    responses((status = 200, description = "One page.", body = List<AttemptBody>)),
+)]
+pub async fn attempts(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let id = find(&state, tenant.0, &name).await?;
+    let query = ListQuery::read(&body.parts, attempts::FILTERS, false)?;
+    let filter = AttemptFilter { event_id: Some(id), ..attempts::filter(&query)? };
+    attempts::page(&state, tenant.0, &query, &filter).await
+}
+
+/// Sends an event again
+///
+/// To each destination that it went to and that is still there, or to the one named. Every delivery is a new one.
+#[utoipa::path(
+    post, path = "/v1/events/{id}/replay", tag = "events", operation_id = "replayEvent",
+    params(("id" = String, Path, description = "Its id, or its `uid` (the newest with it).")),
+    request_body = Option<EventReplayInput>,
+    responses((status = 202, description = "The new deliveries.", body = EventReplayBody)),
+)]
+pub async fn replay(
+    State(state): State<AppState>,
+    tenant: Tenant,
+    Path(name): Path<String>,
+    body: Body,
+) -> Result<Response, Problem> {
+    let at = state.clone();
+    post::once(&state, tenant, body, |input| async move {
+        let event_id = find(&at, tenant.0, &name).await?;
+        let members = input.object_if_any()?;
+        let mut violations = Violations::default();
+        let mut fields = Fields::new(&members, "", &mut violations);
+        let destination_id = fields.parsed("destination_id", str::parse::<DestinationId>);
+        fields.finish(&[]);
+        let destination_id = violations.or(destination_id)?;
+        if let Some(id) = destination_id {
+            filters::check_destination(&at, tenant.0, id).await?;
+        }
+        let created = at.ports.store.replay_event(tenant.0, event_id, destination_id).await?;
+        let delivery_ids = created.ok_or_else(|| Problem::not_found("event"))?;
+        Answer::json(StatusCode::ACCEPTED, &EventReplayBody { event_id, deliveries: delivery_ids.len(), delivery_ids })
+    })
+    .await
+}

@@ -1,0 +1,76 @@
+//! The filters of lists, read from the query. `crate::openapi::params` describes them.
+
+use std::time::Duration;
+
+use signalpost_core::{
+    AttemptOutcome, Clock, DeadReason, DeliveryId, DeliveryStatus, DestinationId, EventId, TenantId, Timestamp,
+};
+
+use crate::{page::ListQuery, problem::Problem, state::AppState};
+
+/// What a list covers that is asked for neither by destination nor by event nor by time.
+const DEFAULT_RANGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A range of time: `since` inclusive, `until` exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// From.
+    pub since: Option<Timestamp>,
+    /// Until.
+    pub until: Option<Timestamp>,
+}
+
+impl Range {
+    /// As it was given.
+    ///
+    /// # Errors
+    /// 400.
+    pub fn read(query: &ListQuery) -> Result<Self, Problem> {
+        Ok(Self { since: query.time("since")?, until: query.time("until")? })
+    }
+
+    /// With a beginning: the one that was given, or a day before its end, which is now unless it was given.
+    pub fn bounded(self, clock: &dyn Clock) -> Self {
+        let since = self.since.unwrap_or_else(|| self.until.unwrap_or_else(|| clock.now()) - DEFAULT_RANGE);
+        Self { since: Some(since), ..self }
+    }
+}
+
+/// `destination_id`.
+pub fn destination_id(query: &ListQuery) -> Result<Option<DestinationId>, Problem> {
+    query.parsed("destination_id", "the id of a destination", |text| text.parse().ok())
+}
+
+/// `event_id`.
+pub fn event_id(query: &ListQuery) -> Result<Option<EventId>, Problem> {
+    query.parsed("event_id", "the id of an event", |text| text.parse().ok())
+}
+
+/// `delivery_id`.
+pub fn delivery_id(query: &ListQuery) -> Result<Option<DeliveryId>, Problem> {
+    query.parsed("delivery_id", "the id of a delivery", |text| text.parse().ok())
+}
+
+/// `status`.
+pub fn status(query: &ListQuery) -> Result<Option<DeliveryStatus>, Problem> {
+    query.parsed("status", "the status of a delivery", DeliveryStatus::from_name)
+}
+
+/// `outcome`.
+pub fn outcome(query: &ListQuery) -> Result<Option<AttemptOutcome>, Problem> {
+    query.parsed("outcome", "the outcome of an attempt", AttemptOutcome::from_name)
+}
+
+/// `reason`.
+pub fn reason(query: &ListQuery) -> Result<Option<DeadReason>, Problem> {
+    query.parsed("reason", "the reason of a dead delivery", DeadReason::from_name)
+}
+
+/// Whether a destination that a body names is there.
+///
+/// # Errors
+/// 404; the store is away.
+pub async fn check_destination(state: &AppState, tenant: TenantId, id: DestinationId) -> Result<(), Problem> {
+    let found = state.ports.store.destination(tenant, id).await?;
+    found.map(|_| ()).ok_or_else(|| Problem::not_found("destination"))
+}

@@ -1,0 +1,86 @@
+//! The codes of our errors: stable, each with its status, and a page that explains it.
+
+use http::StatusCode;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident $status:ident $name:literal $title:literal $help:literal;)*) => {
+        /// What went wrong, in a word that clients may rely on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code { $($(#[$doc])* #[doc = $help] $variant,)* }
+
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// As it stands in answers.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// For people: the same for every problem of this code.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// What it means and what to do.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// From its name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidJson BAD_REQUEST "invalid_json" "Not JSON"
+        "The body is not JSON: it breaks the grammar, is not UTF-8, or is nested deeper than 128 levels.";
+    BadRequest BAD_REQUEST "bad_request" "Bad request"
+        "The request itself is malformed: a header or the path cannot be read.";
+    InvalidQuery BAD_REQUEST "invalid_query" "Bad query"
+        "A query parameter is unknown, stands twice or has a value that is not allowed; or a cursor is used with other filters than those that it was made for.";
+    Unauthorized UNAUTHORIZED "unauthorized" "Key missing or unknown"
+        "Send a key: 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'.";
+    Forbidden FORBIDDEN "forbidden" "Not in the key's scope"
+        "The key is known, but may not do this.";
+    NotFound NOT_FOUND "not_found" "Not found"
+        "There is nothing at this address, or nothing that this key may see.";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed"
+        "The address exists, but not with this method; the header 'Allow' lists those that it knows.";
+    RequestTimeout REQUEST_TIMEOUT "request_timeout" "Request too slow"
+        "The body did not arrive in time. Send it again.";
+    Conflict CONFLICT "conflict" "Conflict"
+        "The request does not fit the present state of what it is about. Read it again, then decide.";
+    UidTaken CONFLICT "uid_taken" "uid is taken"
+        "Another destination of this tenant has this uid.";
+    InFlight CONFLICT "in_flight" "Request is out"
+        "A request of this delivery is out at this moment. Ask again when it has ended.";
+    AlreadyEnded CONFLICT "already_ended" "Already ended"
+        "The delivery has ended; what ended cannot be changed. It can be sent again with retry.";
+    Gone CONFLICT "gone" "No longer there"
+        "What would be sent again is gone: its destination is deleted, or its event is past its retention.";
+    PayloadTooLarge PAYLOAD_TOO_LARGE "payload_too_large" "Too large"
+        "The body is larger than is allowed.";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "Unsupported content type"
+        "The Content-Type of the body is not one that this address takes.";
+    ValidationFailed UNPROCESSABLE_ENTITY "validation_failed" "Breaks a rule"
+        "The body is JSON, but breaks a rule. 'errors' lists each breach with a JSON Pointer to its place.";
+    IdempotencyMismatch UNPROCESSABLE_ENTITY "idempotency_mismatch" "Idempotency key was used with another body"
+        "This Idempotency-Key was used for another request. Use a new key for a new request.";
+    UidConflict UNPROCESSABLE_ENTITY "uid_conflict" "uid was used with other content"
+        "An event with this uid and source was accepted before, with other content.";
+    TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "Too many requests"
+        "A quota is used up for now; 'Retry-After' tells when to come again.";
+    Internal INTERNAL_SERVER_ERROR "internal" "Internal error"
+        "A bug of ours. The operator finds its cause in the log under the request_id.";
+    Unavailable SERVICE_UNAVAILABLE "unavailable" "Unavailable"
+        "The service cannot do this now. What was asked for may or may not have happened: send it again, with the same Idempotency-Key, after 'Retry-After' seconds.";
+}

@@ -1,0 +1,308 @@
+//! The thread that reads: polls, decodes, commits, and answers rebalances.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
+    consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::{BorrowedMessage, Headers as _, OwnedHeaders},
+};
+use signalpost_bus::{Partition, codec};
+use signalpost_core::Clock;
+
+use super::shared::{Found, Raw, Shared};
+use crate::{context, progress::offsets, settings::KafkaSettings, topics::Repair};
+
+/// How long one poll waits; also how soon the end is noticed.
+const POLL_TIME: Duration = Duration::from_millis(50);
+
+/// Between two commits.
+const COMMIT_PAUSE: Duration = Duration::from_millis(250);
+
+/// How many messages are handed over at once.
+const MOST_AT_ONCE: usize = 500;
+
+/// How long to wait for room before reading is paused.
+const ROOM_TIME: Duration = Duration::from_millis(200);
+
+/// How long asking for watermarks may take.
+const WATERMARK_TIME: Duration = Duration::from_secs(2);
+
+/// Before a failed client is built anew, and before unknown watermarks are asked for again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+struct ReaderContext {
+    shared: Arc<Shared>,
+    topic: String,
+}
+
+impl ReaderContext {
+    fn assigned(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) {
+        let highs = match watermarks(consumer, &self.topic, partitions) {
+            Ok(highs) => highs,
+            Err(error) => {
+                tracing::debug!(%error, "watermarks not known yet: all messages are suspects");
+                BTreeMap::new()
+            }
+        };
+        let highs = partitions.iter().map(|partition| (*partition, highs.get(partition).copied())).collect();
+        self.shared.assign(&highs);
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, partitions: &[Partition]) {
+        let lost = consumer.assignment_lost();
+        self.shared.revoke(partitions, lost);
+        if !lost {
+            commit(consumer, &self.shared, &self.topic);
+        }
+        self.shared.forget(partitions);
+        // A pause of ours is not to outlive the assignment.
+        if let Err(error) = consumer.resume(list) {
+            tracing::debug!(%error, "revoked partitions not resumed");
+        }
+    }
+}
+
+impl ClientContext for ReaderContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        context::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        context::error(&error, reason);
+    }
+}
+
+impl ConsumerContext for ReaderContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => self.assigned(consumer, &partitions(list)),
+            Rebalance::Revoke(list) => self.revoked(consumer, list, &partitions(list)),
+            Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "commit failed");
+            self.shared.commit_failed(partitions(list).into_iter());
+        }
+    }
+}
+
+pub(super) struct Reader {
+    config: ClientConfig,
+    topic: String,
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    repair: Repair,
+    consumer: BaseConsumer<ReaderContext>,
+    committed_at: Duration,
+    asked_at: Duration,
+    paused: bool,
+}
+
+impl Reader {
+    pub(super) fn new(
+        settings: &KafkaSettings,
+        shared: Arc<Shared>,
+        clock: Arc<dyn Clock>,
+        repair: Repair,
+    ) -> Result<Self, KafkaError> {
+        let (config, topic) = (settings.consumer(), settings.deliveries_topic());
+        let consumer = subscribe(&config, &shared, &topic)?;
+        let now = clock.elapsed();
+        Ok(Self { config, topic, shared, clock, repair, consumer, committed_at: now, asked_at: now, paused: false })
+    }
+
+    /// Until the dispatcher's half is closed.
+    pub(super) fn run(&mut self) {
+        while !self.shared.is_closed() {
+            if let Err(error) = self.turn() {
+                tracing::warn!(%error, "the kafka consumer failed for good and is replaced");
+                self.shared.fail(error.to_string());
+                self.replace();
+            }
+        }
+        commit(&self.consumer, &self.shared, &self.topic);
+    }
+
+    /// One poll and what is due besides.
+    ///
+    /// # Errors
+    /// This client does nothing any more.
+    fn turn(&mut self) -> Result<(), KafkaError> {
+        let now = self.clock.elapsed();
+        if now.saturating_sub(self.committed_at) >= COMMIT_PAUSE {
+            self.committed_at = now;
+            commit(&self.consumer, &self.shared, &self.topic);
+        }
+        if now.saturating_sub(self.asked_at) >= RETRY_PAUSE {
+            self.asked_at = now;
+            self.ask_again();
+        }
+        self.pause_or_resume();
+
+        let mut found = Vec::new();
+        let mut time = POLL_TIME;
+        while found.len() < MOST_AT_ONCE {
+            match self.consumer.poll(time) {
+                Some(Ok(message)) => found.push((message.partition(), message.offset(), find(&message))),
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
+                Some(Err(error)) => self.tell(&error),
+                None => break,
+            }
+            time = Duration::ZERO;
+        }
+        if !found.is_empty() {
+            self.shared.arrive(found.into_iter());
+            // Partitions that came to us since the pause are read: they must rest, too.
+            if self.paused && self.shared.is_full() {
+                self.with_assignment(|consumer, list| consumer.pause(list));
+            }
+        }
+        Ok(())
+    }
+
+    /// A dispatcher that takes nothing stops the reading, not the polling: rebalances go on.
+    fn pause_or_resume(&mut self) {
+        if self.paused {
+            if self.shared.has_room() && self.with_assignment(|consumer, list| consumer.resume(list)) {
+                self.paused = false;
+            }
+            return;
+        }
+        if self.shared.is_full() {
+            self.shared.wait_for_room(ROOM_TIME);
+            if self.shared.is_full() {
+                self.paused = self.with_assignment(|consumer, list| consumer.pause(list));
+            }
+        }
+    }
+
+    fn with_assignment(
+        &self,
+        act: impl Fn(&BaseConsumer<ReaderContext>, &TopicPartitionList) -> KafkaResult<()>,
+    ) -> bool {
+        let done = self.consumer.assignment().and_then(|list| act(&self.consumer, &list));
+        if let Err(error) = &done {
+            tracing::debug!(%error, "partitions neither paused nor resumed");
+        }
+        done.is_ok()
+    }
+
+    fn ask_again(&self) {
+        let unknown = self.shared.without_high();
+        if unknown.is_empty() {
+            return;
+        }
+        match watermarks(&self.consumer, &self.topic, &unknown) {
+            Ok(highs) => self.shared.set_highs(&highs),
+            Err(error) => tracing::debug!(%error, "watermarks still not known"),
+        }
+    }
+
+    fn tell(&self, error: &KafkaError) {
+        tracing::debug!(%error, "kafka consumer error");
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::UnknownTopic
+                    | RDKafkaErrorCode::UnknownTopicOrPartition
+                    | RDKafkaErrorCode::UnknownPartition
+            )
+        ) {
+            self.repair.request();
+        }
+        self.shared.fail(error.to_string());
+    }
+
+    fn replace(&mut self) {
+        self.shared.wait_for_end(RETRY_PAUSE);
+        if self.shared.is_closed() {
+            return;
+        }
+        match subscribe(&self.config, &self.shared, &self.topic) {
+            Ok(consumer) => {
+                self.consumer = consumer;
+                self.paused = false;
+                // What the failed one held, and did not give back at its end, is somebody else's by now.
+                let held = self.shared.held();
+                if !held.is_empty() {
+                    self.shared.revoke(&held, true);
+                    self.shared.forget(&held);
+                }
+            }
+            Err(error) => tracing::error!(%error, "no new kafka consumer"),
+        }
+    }
+}
+
+fn subscribe(config: &ClientConfig, shared: &Arc<Shared>, topic: &str) -> KafkaResult<BaseConsumer<ReaderContext>> {
+    let context = ReaderContext { shared: Arc::clone(shared), topic: topic.to_owned() };
+    let consumer = BaseConsumer::from_config_and_context(config, context)?;
+    consumer.subscribe(&[topic])?;
+    Ok(consumer)
+}
+
+/// Hands the commits to librdkafka, which sends them without our waiting, in order with what follows (a rebalance, the
+/// end). What fails comes to `commit_callback`.
+fn commit(consumer: &BaseConsumer<ReaderContext>, shared: &Shared, topic: &str) {
+    let offsets = shared.uncommitted();
+    if offsets.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    let listed = offsets
+        .iter()
+        .try_for_each(|(partition, offset)| list.add_partition_offset(topic, *partition, Offset::Offset(*offset)));
+    if let Err(error) = listed.and_then(|()| consumer.commit(&list, CommitMode::Async)) {
+        tracing::debug!(%error, "commit not sent");
+        shared.commit_failed(offsets.into_iter().map(|(partition, _)| partition));
+    }
+}
+
+fn watermarks(
+    consumer: &BaseConsumer<ReaderContext>,
+    topic: &str,
+    partitions: &[Partition],
+) -> KafkaResult<BTreeMap<Partition, i64>> {
+    if partitions.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition_offset(topic, *partition, Offset::End)?;
+    }
+    offsets(&consumer.offsets_for_times(list, WATERMARK_TIME)?)
+}
+
+fn partitions(list: &TopicPartitionList) -> Vec<Partition> {
+    list.elements().iter().map(|element| element.partition()).collect()
+}
+
+/// Decodes, or keeps the bytes of what cannot be.
+fn find(message: &BorrowedMessage<'_>) -> Found {
+    let header = |name: &str| message.headers()?.iter().find(|header| header.key == name)?.value;
+    let value = message.payload().map(Bytes::copy_from_slice);
+    let decoded = value.as_ref().map(|value| codec::decode(header(codec::VERSION_HEADER), value));
+    let error = match decoded {
+        Some(Ok(decoded)) => {
+            return Found::Message { message: Arc::new(decoded), bytes: message.payload_len() };
+        }
+        Some(Err(error)) => error.to_string(),
+        None => "no value".to_owned(),
+    };
+    Found::Undecodable {
+        delivery_id: codec::delivery_id(header(codec::DELIVERY_HEADER)),
+        raw: Box::new(Raw {
+            key: message.key().map(<[u8]>::to_vec),
+            headers: message.headers().map_or_else(OwnedHeaders::new, |headers| headers.detach()),
+            value: message.payload().map(<[u8]>::to_vec),
+            error,
+        }),
+    }
+}

@@ -1,0 +1,126 @@
+//! What publishers and consumers share.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use signalpost_bus::{BusError, Message, Partition};
+use tokio::sync::Notify;
+
+use crate::Capacity;
+
+/// A message and what is known about it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) message: Arc<Message>,
+    /// A consumer had received it and went away without committing it.
+    pub(crate) reread: bool,
+}
+
+impl Entry {
+    fn data_bytes(&self) -> usize {
+        self.message.event.data.len()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Not yet received, oldest first.
+    ready: VecDeque<Entry>,
+    /// Published and not committed: `ready` and what consumers hold.
+    messages: usize,
+    data_bytes: usize,
+    /// How many consumers have joined so far.
+    joined: Partition,
+}
+
+/// The queue. Its lock is held for moves in memory only, never across an await.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    capacity: Capacity,
+    state: Mutex<State>,
+    /// Told whenever `ready` grows.
+    grown: Notify,
+}
+
+impl Queue {
+    pub(crate) fn new(capacity: Capacity) -> Self {
+        Self { capacity, state: Mutex::default(), grown: Notify::new() }
+    }
+
+    /// A panic elsewhere leaves the counts as they were between two moves, so a poisoned lock is still good.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all of the batch or nothing.
+    pub(crate) fn publish(&self, batch: Vec<Arc<Message>>) -> Result<(), BusError> {
+        let data_bytes: usize = batch.iter().map(|message| message.event.data.len()).sum();
+        {
+            let mut state = self.state();
+            if state.messages + batch.len() > self.capacity.messages {
+                return Err(BusError::Unavailable(format!("{} messages wait", state.messages)));
+            }
+            if state.data_bytes + data_bytes > self.capacity.data_bytes {
+                return Err(BusError::Unavailable(format!("{} bytes wait", state.data_bytes)));
+            }
+            state.messages += batch.len();
+            state.data_bytes += data_bytes;
+            state.ready.extend(batch.into_iter().map(|message| Entry { message, reread: false }));
+        }
+        self.grown.notify_waiters();
+        Ok(())
+    }
+
+    /// Waits for at least one entry and takes up to `most`. They are taken in the same poll that returns them.
+    pub(crate) async fn take(&self, most: usize) -> Vec<Entry> {
+        loop {
+            let mut grown = std::pin::pin!(self.grown.notified());
+            // Registered before looking, so that nothing published in between is missed.
+            grown.as_mut().enable();
+            {
+                let mut state = self.state();
+                let count = most.max(1).min(state.ready.len());
+                if count > 0 {
+                    return state.ready.drain(..count).collect();
+                }
+            }
+            grown.await;
+        }
+    }
+
+    /// A consumer is done with these.
+    pub(crate) fn forget(&self, entries: impl Iterator<Item = Entry>) {
+        let mut state = self.state();
+        for entry in entries {
+            state.messages -= 1;
+            state.data_bytes -= entry.data_bytes();
+        }
+    }
+
+    /// A consumer goes and leaves these, oldest first.
+    pub(crate) fn put_back(&self, entries: VecDeque<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.state();
+            for entry in entries.into_iter().rev() {
+                state.ready.push_front(Entry { reread: true, ..entry });
+            }
+        }
+        self.grown.notify_waiters();
+    }
+
+    /// A number for a new consumer.
+    pub(crate) fn join(&self) -> Partition {
+        let mut state = self.state();
+        state.joined = state.joined.wrapping_add(1);
+        state.joined
+    }
+
+    pub(crate) fn uncommitted(&self) -> usize {
+        self.state().messages
+    }
+}

@@ -1,0 +1,189 @@
+//! A URL that wants events, and how it wants them.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DestinationId, TenantId, Timestamp, pattern::EventPattern, retry_policy::RetryPolicy};
+
+/// A destination as the store keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Destination {
+    /// Its id.
+    pub id: DestinationId,
+    /// Whose it is.
+    pub tenant_id: TenantId,
+    /// The caller's own id; unique in the tenant.
+    pub uid: Option<String>,
+    /// What its owner set.
+    pub spec: DestinationSpec,
+    /// Signs what is sent. `whsec_` and base64.
+    pub secret: Secret,
+    /// Whether it is sent to.
+    pub state: DestinationState,
+    /// Why it is disabled, for a person.
+    pub disabled_reason: Option<String>,
+    /// Grows by one with each change. Travels in bus messages, so that a dispatcher knows that its copy is old.
+    pub version: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What the owner of a destination sets. Serialised into stores; grows by fields with a default only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DestinationSpec {
+    /// For people.
+    #[serde(default)]
+    pub name: String,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Absolute, `http` or `https`, normalised.
+    pub url: String,
+    /// Which types it wants.
+    pub event_types: Vec<EventPattern>,
+    /// The method of its requests.
+    #[serde(default)]
+    pub method: Method,
+    /// Further headers of its requests; values may hold placeholders.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The shape of its bodies.
+    #[serde(default)]
+    pub body_format: BodyFormat,
+    /// Bounds a whole exchange, body included.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u32,
+    /// None: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// How many requests may be out at once, per dispatcher process.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: NonZeroU32,
+    /// When and how often a failed delivery is tried again.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// The owner's own notes.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl DestinationSpec {
+    /// The time-out of a whole exchange.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout_ms))
+    }
+
+    /// Whether it wants events of that type.
+    pub fn wants(&self, event_type: &str) -> bool {
+        self.event_types.iter().any(|pattern| pattern.matches(event_type))
+    }
+}
+
+/// 15 s, in milliseconds.
+pub const fn default_timeout_ms() -> u32 {
+    15_000
+}
+
+/// 100 requests at once.
+pub const fn default_max_in_flight() -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(99)
+}
+
+/// Whether a destination is sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DestinationState {
+    /// It is.
+    Active,
+    /// Its deliveries wait until it is resumed.
+    Paused,
+    /// It gets no new deliveries; what waits, waits.
+    Disabled,
+    /// It is being deleted: what waits is cancelled in chunks, then the row goes. Not shown by the API.
+    Deleted,
+}
+
+impl DestinationState {
+    /// The name in the API and in stores.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// From its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Active, Self::Paused, Self::Disabled, Self::Deleted].into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// The method of a destination's requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    #[default]
+    #[allow(missing_docs)]
+    Post,
+    #[allow(missing_docs)]
+    Put,
+    #[allow(missing_docs)]
+    Patch,
+}
+
+/// The shape of a destination's bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyFormat {
+    /// `{"id","type","timestamp","data"}` of Standard Webhooks.
+    #[default]
+    Standard,
+    /// The bytes of `data` alone, under their own content type.
+    Data,
+    /// Structured CloudEvents 1.0 JSON.
+    Cloudevents,
+}
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Tokens that come per second: 0.001 to 100,000.
+    pub per_second: f64,
+    /// Tokens that it holds; absent: `max(1, per_second / 10)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<NonZeroU32>,
+}
+
+impl RateLimit {
+    /// Tokens that the bucket holds.
+    pub fn burst(&self) -> f64 {
+        self.burst.map_or_else(|| (self.per_second / 10.0).max(1.0), |burst| f64::from(burst.get()))
+    }
+}
+
+/// A signing secret. Never shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the text form (`whsec_…`).
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text form, for the one who signs or the owner who asked for it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}

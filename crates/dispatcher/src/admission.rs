@@ -1,0 +1,193 @@
+//! What happens to a received batch before it may be sent: destinations are loaded, suspects examined, attempts claimed.
+//! One read or round trip each for the whole batch, and none where there is nothing to ask.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use signalpost_bus::{Message, Origin};
+use signalpost_core::{DeliveryState, Destination, DestinationId, Timestamp};
+use signalpost_limits::{Claimed, Limits, Owner};
+use signalpost_store::{DispatchStore, dispatch::Standing};
+use signalpost_telemetry::names;
+
+use crate::{backoff::Backoff, job::Job};
+
+/// A message as it came from the bus.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub job: Job,
+    /// Lay in its partition before it was assigned to us.
+    pub reread: bool,
+}
+
+/// A batch that was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    /// May be sent.
+    pub ready: Vec<Job>,
+    /// Another process has claimed the attempt.
+    pub claimed_by_others: Vec<Job>,
+    /// Duplicates: nothing is to be done, nothing is lost.
+    pub dropped: Vec<Job>,
+    /// Destinations as the store knows them now.
+    pub loaded: Vec<Destination>,
+    /// Destinations that the store does not know any more.
+    pub gone: Vec<DestinationId>,
+}
+
+/// What is asked with.
+#[derive(Clone)]
+pub(crate) struct Admission {
+    pub store: Arc<dyn DispatchStore>,
+    pub limits: Arc<dyn Limits>,
+    pub owner: Owner,
+    pub suspect_after: Duration,
+}
+
+impl Admission {
+    /// Looks at a batch; `lacking` are the destinations that must be loaded for it. Repeats what fails until it succeeds;
+    /// dropping it at any point leaves nothing behind but claims that expire.
+    pub(crate) async fn admit(self, batch: Vec<Incoming>, lacking: Vec<DestinationId>, now: Timestamp) -> Admitted {
+        let mut admitted = Admitted::default();
+        if !lacking.is_empty() {
+            self.load(lacking, &mut admitted).await;
+        }
+        let passed = self.examine(batch, now, &mut admitted).await;
+        self.claim(passed, &mut admitted).await;
+        admitted
+    }
+
+    async fn load(&self, lacking: Vec<DestinationId>, admitted: &mut Admitted) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.store.destinations(&lacking).await {
+                Ok(loaded) => {
+                    let found: BTreeSet<_> = loaded.iter().map(|destination| destination.id).collect();
+                    admitted.gone = lacking.into_iter().filter(|id| !found.contains(id)).collect();
+                    admitted.loaded = loaded;
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(error = %error, "destinations not loaded; trying again");
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn examine(&self, batch: Vec<Incoming>, now: Timestamp, admitted: &mut Admitted) -> Vec<Job> {
+        let is_suspect = |incoming: &Incoming| {
+            let message = &incoming.job.message;
+            incoming.reread
+                || message.origin != Origin::Fresh
+                || now.since(message.delivery_id.created_at()) > self.suspect_after
+        };
+        let ids: Vec<_> =
+            batch.iter().filter(|incoming| is_suspect(incoming)).map(|i| i.job.message.delivery_id).collect();
+        if ids.is_empty() {
+            return batch.into_iter().map(|incoming| incoming.job).collect();
+        }
+        let mut backoff = Backoff::new();
+        let standings = loop {
+            match self.store.examine(&ids).await {
+                Ok(standings) if standings.len() == ids.len() => break standings,
+                Ok(_) => tracing::error!("as many standings as deliveries were expected"),
+                Err(error) => tracing::warn!(error = %error, "suspects not examined; trying again"),
+            }
+            backoff.wait().await;
+        };
+        let mut standings = standings.into_iter();
+        let mut passed = Vec::with_capacity(batch.len());
+        for incoming in batch {
+            let verdict =
+                if is_suspect(&incoming) { judge(&incoming.job.message, standings.next().flatten()) } else { Ok(()) };
+            match verdict {
+                Ok(()) => passed.push(incoming.job),
+                Err(reason) => {
+                    metrics::counter!(names::SUSPECTS_DROPPED, "reason" => reason).increment(1);
+                    tracing::debug!(delivery.id = %incoming.job.message.delivery_id, reason, "suspect dropped");
+                    admitted.dropped.push(incoming.job);
+                }
+            }
+        }
+        passed
+    }
+
+    async fn claim(&self, passed: Vec<Job>, admitted: &mut Admitted) {
+        if passed.is_empty() {
+            return;
+        }
+        let claims: Vec<_> = passed.iter().map(Job::claim).collect();
+        match self.limits.claim(self.owner, &claims).await {
+            Ok(answers) if answers.len() == claims.len() => {
+                for (job, answer) in passed.into_iter().zip(answers) {
+                    match answer {
+                        Claimed::Ours => admitted.ready.push(job),
+                        Claimed::Others => admitted.claimed_by_others.push(job),
+                    }
+                }
+            }
+            // Claims are economy: without them deliveries go on.
+            Ok(_) => admitted.ready = passed,
+            Err(error) => {
+                metrics::counter!(names::LIMITS_UNAVAILABLE).increment(1);
+                tracing::debug!(error = %error, "attempts not claimed; going on without");
+                admitted.ready = passed;
+            }
+        }
+    }
+}
+
+/// Whether a suspect is still to be sent; the reason why not.
+fn judge(message: &Message, standing: Option<Standing>) -> Result<(), &'static str> {
+    let standing = standing.ok_or("unknown")?;
+    if standing.state.is_final() {
+        return Err("ended");
+    }
+    if standing.attempts.checked_add(1) != Some(message.attempt) {
+        return Err("other_attempt");
+    }
+    match message.origin {
+        Origin::Fresh if standing.state == DeliveryState::Queued => Ok(()),
+        Origin::Fresh => Err("anchored"),
+        Origin::Feed { leased_until } => {
+            let same = standing.waiting.is_some_and(|(due, _)| due == leased_until);
+            if standing.state == DeliveryState::Waiting && same { Ok(()) } else { Err("lease") }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use signalpost_core::WaitReason;
+
+    use super::*;
+    use crate::fakes::message;
+
+    #[test]
+    fn a_suspect_is_sent_only_where_the_store_agrees() {
+        let at = Timestamp::from_millis;
+        let feed = Origin::Feed { leased_until: at(60_000) };
+        let standing = |state, attempts, due: Option<i64>| {
+            Some(Standing { state, attempts, waiting: due.map(|due| (at(due), WaitReason::Retry)) })
+        };
+        use DeliveryState::{Cancelled, Dead, Delivered, Queued, Waiting};
+        for (origin, attempt, standing, verdict) in [
+            (Origin::Fresh, 1, standing(Queued, 0, None), Ok(())),
+            (Origin::Fresh, 1, None, Err("unknown")),
+            (Origin::Fresh, 1, standing(Waiting, 0, Some(60_000)), Err("anchored")),
+            (Origin::Fresh, 1, standing(Queued, 1, None), Err("other_attempt")),
+            (Origin::Fresh, 1, standing(Delivered, 1, None), Err("ended")),
+            (feed, 3, standing(Waiting, 2, Some(60_000)), Ok(())),
+            (feed, 3, standing(Waiting, 2, Some(60_001)), Err("lease")),
+            (feed, 3, standing(Waiting, 3, Some(60_000)), Err("other_attempt")),
+            (feed, 1, standing(Queued, 0, None), Err("lease")),
+            (feed, 3, standing(Dead, 2, None), Err("ended")),
+            (feed, 3, standing(Cancelled, 2, None), Err("ended")),
+        ] {
+            let mut message = message(1, 1);
+            message.origin = origin;
+            message.attempt = attempt;
+            assert_eq!(judge(&message, standing), verdict, "{origin:?} {attempt} {standing:?}");
+        }
+    }
+}

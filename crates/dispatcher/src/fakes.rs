@@ -1,0 +1,131 @@
+//! What the tests of this crate stand on: a clock in paused time, a store and a bus in memory that fail on demand, an
+//! exchanger that answers by script.
+
+mod bus;
+mod outside;
+mod store;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+pub(crate) use bus::{BusHandle, FakeBus};
+use bytes::Bytes;
+pub(crate) use outside::{FakeLimits, Script, Scripted, status};
+use signalpost_bus::{Message, Origin, Payload};
+use signalpost_core::{
+    Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event, EventId,
+    EventMeta, TenantId, Timestamp,
+    destination::{BodyFormat, Method, RateLimit, Secret, default_max_in_flight},
+    retry_policy::RetryPolicy,
+};
+pub(crate) use store::FakeStore;
+use tokio::time::Instant;
+
+/// The time of day at the start of every test.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+/// Follows tokio's time, which tests pause.
+#[derive(Debug)]
+pub(crate) struct TokioClock(Instant);
+
+impl TokioClock {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for TokioClock {
+    fn now(&self) -> Timestamp {
+        START + self.elapsed()
+    }
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Counts.
+#[derive(Debug, Default)]
+pub(crate) struct Counting(Mutex<u8>);
+
+impl Entropy for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut last = self.0.lock().unwrap();
+        for byte in bytes {
+            *last = last.wrapping_mul(73).wrapping_add(41);
+            *byte = *last;
+        }
+    }
+}
+
+pub(crate) fn destination(number: u8) -> Destination {
+    Destination {
+        id: destination_id(number),
+        tenant_id: TenantId::DEFAULT,
+        uid: None,
+        spec: DestinationSpec {
+            name: format!("destination {number}"),
+            description: None,
+            url: format!("https://{number}.example/"),
+            event_types: Vec::new(),
+            method: Method::Post,
+            headers: BTreeMap::new(),
+            body_format: BodyFormat::Standard,
+            timeout_ms: 15_000,
+            rate_limit: None,
+            max_in_flight: default_max_in_flight(),
+            retry: RetryPolicy::default(),
+            metadata: BTreeMap::new(),
+        },
+        secret: Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        state: DestinationState::Active,
+        disabled_reason: None,
+        version: 1,
+        created_at: START,
+        updated_at: START,
+    }
+}
+
+pub(crate) fn limited(number: u8, per_second: f64) -> Destination {
+    let mut destination = destination(number);
+    destination.spec.rate_limit = Some(RateLimit { per_second, burst: NonZeroU32::new(1) });
+    destination
+}
+
+pub(crate) fn destination_id(number: u8) -> DestinationId {
+    DestinationId::from_parts(START, [number; 10])
+}
+
+pub(crate) fn delivery_id(number: u32) -> DeliveryId {
+    let mut random = [0; 10];
+    random[6..].copy_from_slice(&number.to_be_bytes());
+    DeliveryId::from_parts(START, random)
+}
+
+pub(crate) fn message(delivery: u32, destination: u8) -> Message {
+    Message {
+        delivery_id: delivery_id(delivery),
+        tenant_id: TenantId::DEFAULT,
+        destination_id: destination_id(destination),
+        destination_version: 1,
+        attempt: 1,
+        origin: Origin::Fresh,
+        event: Arc::new(event(delivery, b"{}")),
+        payload: Payload::Inline,
+    }
+}
+
+pub(crate) fn event(number: u32, data: &'static [u8]) -> Event {
+    Event {
+        id: EventId::from_uuid(delivery_id(number).uuid()),
+        tenant_id: TenantId::DEFAULT,
+        event_type: "order.created".into(),
+        uid: None,
+        source: None,
+        meta: EventMeta::default(),
+        data: Bytes::from_static(data),
+    }
+}

@@ -1,0 +1,113 @@
+//! What stands outside: destinations that answer by script, limits.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use signalpost_core::{DeliveryId, DestinationId, classify::Answer};
+use signalpost_limits::{Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest};
+use signalpost_sender::{Exchange, Outgoing};
+use tokio::time::{Instant, sleep};
+
+use crate::Exchanger;
+
+/// How a request ends: after how long, and with what. None: the task panics.
+pub(crate) type Script = Box<dyn Fn(&Outgoing<'_>) -> (Duration, Option<Answer>) + Send + Sync>;
+
+/// A request that was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub at: Duration,
+    pub delivery_id: DeliveryId,
+    pub destination_id: DestinationId,
+    pub attempt: u32,
+    pub url: String,
+    pub data: Bytes,
+}
+
+/// Answers by script.
+pub(crate) struct Scripted {
+    pub script: Script,
+    pub started: Mutex<Vec<Started>>,
+    start: Instant,
+}
+
+impl Scripted {
+    pub(crate) fn new(script: Script) -> Arc<Self> {
+        Arc::new(Self { script, started: Mutex::default(), start: Instant::now() })
+    }
+
+    pub(crate) fn started(&self) -> Vec<Started> {
+        self.started.lock().unwrap().clone()
+    }
+}
+
+pub(crate) const fn status(code: u16) -> Answer {
+    Answer::Status { code, retry_after: None }
+}
+
+#[async_trait]
+impl Exchanger for Scripted {
+    async fn exchange(&self, outgoing: &Outgoing<'_>) -> Exchange {
+        self.started.lock().unwrap().push(Started {
+            at: self.start.elapsed(),
+            delivery_id: outgoing.delivery_id,
+            destination_id: outgoing.destination.id,
+            attempt: outgoing.attempt,
+            url: outgoing.destination.spec.url.clone(),
+            data: outgoing.event.data.clone(),
+        });
+        let (duration, answer) = (self.script)(outgoing);
+        sleep(duration).await;
+        let answer = answer.expect("the script lets the task panic");
+        let status_code = if let Answer::Status { code, .. } = answer { Some(code) } else { None };
+        Exchange { answer, status_code, response_excerpt: Bytes::new(), error: None, duration }
+    }
+}
+
+/// Grants everything but what a test forbids.
+#[derive(Debug, Default)]
+pub(crate) struct FakeLimits {
+    pub others: Mutex<BTreeSet<DeliveryId>>,
+    pub is_away: std::sync::atomic::AtomicBool,
+    pub renewed: Mutex<Vec<Claim>>,
+    pub released: Mutex<Vec<Claim>>,
+}
+
+impl FakeLimits {
+    fn check(&self) -> Result<(), LimitsUnavailable> {
+        let is_away = self.is_away.load(std::sync::atomic::Ordering::SeqCst);
+        if is_away { Err(LimitsUnavailable("away".into())) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Limits for FakeLimits {
+    async fn take_tokens(&self, requests: &[TokenRequest]) -> Result<Vec<TokenGrant>, LimitsUnavailable> {
+        self.check()?;
+        Ok(requests.iter().map(|r| TokenGrant { granted: r.wanted, retry_after: Duration::ZERO }).collect())
+    }
+    async fn claim(&self, _owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
+        self.check()?;
+        let others = self.others.lock().unwrap();
+        let of = |claim: &Claim| if others.contains(&claim.delivery_id) { Claimed::Others } else { Claimed::Ours };
+        Ok(claims.iter().map(of).collect())
+    }
+    async fn renew(&self, _owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
+        self.check()?;
+        self.renewed.lock().unwrap().extend(claims);
+        Ok(())
+    }
+    async fn release(&self, _owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
+        self.check()?;
+        self.released.lock().unwrap().extend(claims);
+        Ok(())
+    }
+    async fn check(&self) -> Result<(), LimitsUnavailable> {
+        self.check()
+    }
+}

@@ -1,0 +1,170 @@
+//! A store in memory that fails on demand.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use signalpost_core::{DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, TenantId, Timestamp};
+use signalpost_store::{
+    DispatchStore, StoreError,
+    dispatch::{DeliveryWrite, Next, Standing, Written},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{START, delivery_id, destination_id};
+
+/// What a fake store holds, and how it fails.
+#[derive(Debug, Default)]
+pub(crate) struct StoreState {
+    pub destinations: BTreeMap<DestinationId, Destination>,
+    pub standings: BTreeMap<DeliveryId, Standing>,
+    pub events: BTreeMap<EventId, Arc<Event>>,
+    /// Everything that was written, when.
+    pub writes: Vec<(Duration, DeliveryWrite)>,
+    pub disabled: Vec<DestinationId>,
+    /// Everything fails.
+    pub is_away: bool,
+    /// Attempts of these are refused as data.
+    pub refused: BTreeSet<DeliveryId>,
+    /// The next write panics.
+    pub panics: bool,
+    pub event_reads: usize,
+    /// A read of events takes so long, and then panics where told.
+    pub event_read_takes: Duration,
+    pub event_read_panics: bool,
+}
+
+/// A store in memory.
+#[derive(Debug)]
+pub(crate) struct FakeStore {
+    state: Mutex<StoreState>,
+    start: Instant,
+    changes: watch::Sender<u64>,
+}
+
+impl FakeStore {
+    pub(crate) fn new(destinations: impl IntoIterator<Item = Destination>) -> Arc<Self> {
+        let destinations = destinations.into_iter().map(|destination| (destination.id, destination)).collect();
+        Arc::new(Self {
+            state: Mutex::new(StoreState { destinations, ..StoreState::default() }),
+            start: Instant::now(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, StoreState> {
+        self.state.lock().unwrap()
+    }
+
+    pub(crate) fn changes(&self) -> signalpost_store::Changes {
+        self.changes.subscribe()
+    }
+
+    /// Changes a destination, as a store does: with its version, and told before it returns.
+    pub(crate) fn change(&self, number: u8, change: impl FnOnce(&mut Destination)) {
+        let mut state = self.state();
+        let destination = state.destinations.get_mut(&destination_id(number)).unwrap();
+        change(destination);
+        destination.version += 1;
+        drop(state);
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// What was written about a delivery.
+    pub(crate) fn of(&self, delivery: u32) -> Vec<DeliveryWrite> {
+        let id = delivery_id(delivery);
+        self.state().writes.iter().map(|(_, write)| write.clone()).filter(|w| w.target().delivery_id == id).collect()
+    }
+
+    fn check(&self) -> Result<MutexGuard<'_, StoreState>, StoreError> {
+        let state = self.state();
+        if state.is_away { Err(StoreError::Unavailable("away".into())) } else { Ok(state) }
+    }
+}
+
+#[async_trait]
+impl DispatchStore for FakeStore {
+    async fn destinations(&self, ids: &[DestinationId]) -> Result<Vec<Destination>, StoreError> {
+        let state = self.check()?;
+        Ok(ids.iter().filter_map(|id| state.destinations.get(id).cloned()).collect())
+    }
+
+    async fn changed_since(&self, since: Option<Timestamp>) -> Result<(Vec<Destination>, Timestamp), StoreError> {
+        let state = self.check()?;
+        // The overlap is everything: more than a store gives, never less.
+        let changed = since.map(|_| state.destinations.values().cloned().collect());
+        Ok((changed.unwrap_or_default(), START + self.start.elapsed()))
+    }
+
+    async fn examine(&self, ids: &[DeliveryId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        let state = self.check()?;
+        Ok(ids.iter().map(|id| state.standings.get(id).copied()).collect())
+    }
+
+    async fn events(&self, ids: &[EventId]) -> Result<Vec<Arc<Event>>, StoreError> {
+        let takes = self.state().event_read_takes;
+        sleep(takes).await;
+        let mut state = self.check()?;
+        state.event_reads += 1;
+        if std::mem::take(&mut state.event_read_panics) {
+            drop(state);
+            panic!("the store breaks");
+        }
+        Ok(ids.iter().filter_map(|id| state.events.get(id).cloned()).collect())
+    }
+
+    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+        sleep(Duration::from_millis(1)).await;
+        let mut state = self.check()?;
+        if std::mem::take(&mut state.panics) {
+            drop(state);
+            panic!("the store breaks");
+        }
+        let is_refused = |write: &DeliveryWrite| matches!(write, DeliveryWrite::Attempt { target, .. } if state.refused.contains(&target.delivery_id));
+        if batch.iter().any(is_refused) {
+            return Err(StoreError::Data("refused".into()));
+        }
+        let now = self.start.elapsed();
+        let mut results = Vec::new();
+        for write in batch {
+            let id = write.target().delivery_id;
+            let standing = state.standings.entry(id).or_insert(Standing {
+                state: DeliveryState::Queued,
+                attempts: 0,
+                waiting: None,
+            });
+            if standing.state.is_final() {
+                results.push(Written::Superseded);
+                continue;
+            }
+            match write {
+                DeliveryWrite::Attempt { attempt, next, .. } => {
+                    standing.attempts = attempt.number;
+                    standing.state = match next {
+                        Next::Delivered => DeliveryState::Delivered,
+                        Next::Retry { .. } => DeliveryState::Waiting,
+                        Next::Dead { .. } => DeliveryState::Dead,
+                    };
+                }
+                DeliveryWrite::Park { .. } | DeliveryWrite::Detach { .. } => standing.state = DeliveryState::Waiting,
+                DeliveryWrite::End { dead, .. } => {
+                    standing.state = if dead.is_some() { DeliveryState::Dead } else { DeliveryState::Cancelled };
+                }
+            }
+            state.writes.push((now, write.clone()));
+            results.push(Written::Done);
+        }
+        Ok(results)
+    }
+
+    async fn disable_destination(&self, _tenant: TenantId, id: DestinationId, _why: &str) -> Result<(), StoreError> {
+        self.check()?.disabled.push(id);
+        Ok(())
+    }
+}

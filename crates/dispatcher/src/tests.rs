@@ -1,0 +1,7 @@
+//! The whole dispatcher in paused time, on ports in memory.
+
+mod harness;
+mod limits;
+mod lives;
+mod outages;
+mod stops;

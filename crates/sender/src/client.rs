@@ -1,0 +1,261 @@
+//! The client: one exchange with a destination, bounded in time and size.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use signalpost_core::{Clock, DeliveryId, Destination, Entropy, Event, Timestamp, classify::Answer, destination};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use crate::{
+    EgressPolicy, UrlDenied, body,
+    failure::{Failure, explain},
+    headers,
+    resolver::{self, Resolver},
+    retry_after,
+};
+
+/// At most so much of a response is read; then the connection is given up.
+const READ_BYTES: usize = 16 * 1024;
+/// At most so much of a response's body is kept.
+const KEPT_BYTES: usize = 4 * 1024;
+
+/// How the client works.
+#[derive(Debug, Clone)]
+pub struct SenderSettings {
+    /// What may be reached.
+    pub egress: EgressPolicy,
+    /// Measures exchanges.
+    pub clock: Arc<dyn Clock>,
+    /// Makes span ids.
+    pub entropy: Arc<dyn Entropy>,
+    /// Idle connections kept per host.
+    pub max_idle_per_host: usize,
+    /// How long an idle connection is kept. Shorter than what servers commonly keep (60 s and more), so that we close first.
+    pub idle_timeout: Duration,
+    /// The certificates that are trusted; None: the roots of the web (webpki-roots).
+    pub roots: Option<Arc<rustls::RootCertStore>>,
+}
+
+impl SenderSettings {
+    /// The usual ones.
+    pub fn new(egress: EgressPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout: Duration::from_secs(50), roots: None }
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum SenderError {
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+/// One request that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Where to and how.
+    pub destination: &'a Destination,
+    /// What.
+    pub event: &'a Event,
+    /// Shown to the receiver.
+    pub delivery_id: DeliveryId,
+    /// From 1; shown to the receiver.
+    pub attempt: u32,
+    /// The time of day that is signed.
+    pub at: Timestamp,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// For [`signalpost_core::classify::judge`].
+    pub answer: Answer,
+    /// Of the response, where its head arrived.
+    pub status_code: Option<u16>,
+    /// At most 4 KiB of its body.
+    pub response_excerpt: Bytes,
+    /// What went wrong, for the destination's owner: no internal address, no secret.
+    pub error: Option<String>,
+    /// From the start until the end of the body, or until the failure.
+    pub duration: Duration,
+}
+
+type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+
+/// Talks to destinations. Share it in an `Arc`: it holds the pools of connections.
+#[derive(Debug)]
+pub struct Sender {
+    egress: Arc<EgressPolicy>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    /// For `https:`. The two differ in what their resolver lets through.
+    tls: HttpClient,
+    /// For `http:`.
+    plain: HttpClient,
+}
+
+impl Sender {
+    /// A client without connections.
+    ///
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new(settings: SenderSettings) -> Result<Self, SenderError> {
+        Self::with_source(settings, resolver::system())
+    }
+
+    fn with_source(settings: SenderSettings, source: resolver::Source) -> Result<Self, SenderError> {
+        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, roots } = settings;
+        let egress = Arc::new(egress);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let tls = match roots {
+            Some(roots) => tls.with_root_certificates(roots).with_no_client_auth(),
+            None => tls.with_webpki_roots().with_no_client_auth(),
+        };
+        let build = |resolver: Resolver| {
+            let mut tcp = HttpConnector::new_with_resolver(resolver);
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            tcp.set_keepalive(Some(Duration::from_secs(30)));
+            let connector = HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(tcp);
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(idle_timeout)
+                .pool_max_idle_per_host(max_idle_per_host)
+                .http1_max_buf_size(READ_BYTES)
+                // A connection that was closed while it was idle, noticed before a byte of the request was written, is no
+                // failure of the destination: the request goes out on another one.
+                .retry_canceled_requests(true)
+                .build(connector)
+        };
+        let resolver = Resolver::new(Arc::clone(&egress), Arc::clone(&clock), source);
+        Ok(Self { plain: build(resolver.plain()), tls: build(resolver), egress, clock, entropy })
+    }
+
+    /// What it may reach.
+    pub fn egress(&self) -> &EgressPolicy {
+        &self.egress
+    }
+
+    /// Makes one request. Never fails: every failure is an answer.
+    pub async fn send(&self, outgoing: &Outgoing<'_>) -> Exchange {
+        let started = self.clock.elapsed();
+        let deadline = Instant::now() + outgoing.destination.spec.timeout();
+        let mut exchange = match self.request(outgoing) {
+            Ok((client, request)) => self.exchange(client, request, deadline, outgoing).await,
+            Err(exchange) => exchange,
+        };
+        exchange.duration = self.clock.elapsed().saturating_sub(started);
+        exchange
+    }
+
+    /// Everything before the first byte.
+    fn request(&self, outgoing: &Outgoing<'_>) -> Result<(&HttpClient, Request<Full<Bytes>>), Exchange> {
+        let spec = &outgoing.destination.spec;
+        let url = self.egress.check_url(&spec.url).map_err(|error| denied(&error))?;
+        let uri = uri_of(&url).ok_or_else(|| broken("the URL cannot be used"))?;
+        let body = body::build(outgoing.event, spec.body_format);
+        let headers = headers::build(outgoing, &body, &*self.entropy)
+            .map_err(|headers::BadSecret| broken("the signing secret is not valid"))?;
+        let mut request = Request::new(Full::new(body.bytes));
+        *request.method_mut() = match spec.method {
+            destination::Method::Post => Method::POST,
+            destination::Method::Put => Method::PUT,
+            destination::Method::Patch => Method::PATCH,
+        };
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok((if url.scheme() == "https" { &self.tls } else { &self.plain }, request))
+    }
+
+    async fn exchange(
+        &self,
+        client: &HttpClient,
+        request: Request<Full<Bytes>>,
+        deadline: Instant,
+        outgoing: &Outgoing<'_>,
+    ) -> Exchange {
+        let response = match timeout_at(deadline, client.request(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return failed(&error),
+            Err(_) => return timed_out(outgoing),
+        };
+        let code = response.status().as_u16();
+        let retry_after = retry_after::read(response.headers(), self.clock.now());
+        let mut excerpt = BytesMut::new();
+        let ended = timeout_at(deadline, read(response, &mut excerpt)).await;
+        let exchange = match ended {
+            Ok(Ok(())) => Exchange { answer: Answer::Status { code, retry_after }, error: None, ..broken("") },
+            Ok(Err(_)) => broken("the response was cut off"),
+            Err(_) => timed_out(outgoing),
+        };
+        Exchange { status_code: Some(code), response_excerpt: excerpt.freeze(), ..exchange }
+    }
+}
+
+/// Reads a body to its end or to the bound, whichever comes first; keeps the beginning. What is not read to its end takes
+/// its connection with it.
+async fn read(response: Response<Incoming>, kept: &mut BytesMut) -> Result<(), hyper::Error> {
+    let mut body = response.into_body();
+    let mut seen = 0;
+    while seen < READ_BYTES
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame?.into_data() {
+            seen += data.len();
+            let room = KEPT_BYTES.saturating_sub(kept.len());
+            kept.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Ok(())
+}
+
+fn uri_of(url: &Url) -> Option<Uri> {
+    // `Uri` has no place for a fragment, and none is ever sent.
+    let text = url.as_str();
+    text.split_once('#').map_or(text, |(before, _)| before).parse().ok()
+}
+
+fn broken(text: &str) -> Exchange {
+    Exchange {
+        answer: Answer::Unreachable,
+        status_code: None,
+        response_excerpt: Bytes::new(),
+        error: Some(text.to_owned()),
+        duration: Duration::ZERO,
+    }
+}
+
+fn timed_out(outgoing: &Outgoing<'_>) -> Exchange {
+    broken(&format!("timed out after {} ms", outgoing.destination.spec.timeout_ms))
+}
+
+fn denied(error: &UrlDenied) -> Exchange {
+    Exchange { answer: Answer::EgressDenied, ..broken(&error.to_string()) }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Exchange {
+    match explain(error) {
+        Failure::Denied(error) => denied(&error),
+        Failure::Broken(text) => broken(text),
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! The data directory of `dev` and `standalone`: who owns it, and the keys in it.
+//!
+//! ```text
+//! signalpost-data/
+//!   keys.toml        the operator's key; mode 0600
+//!   lock             held by the process that runs on this directory
+//!   signalpost.db…   everything else, SQLite
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use signalpost_core::Entropy;
+
+use signalpost_wiring::Failure;
+
+/// Where it is unless a setting says otherwise.
+pub const DEFAULT: &str = "signalpost-data";
+
+const KEYS: &str = "keys.toml";
+const LOCK: &str = "lock";
+
+/// A data directory that this process owns until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What is in the file of keys.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    admin_key: String,
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, and owns it.
+    ///
+    /// # Errors
+    /// It cannot be made or written, or another process owns it.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let shown = path.display();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data directory {shown}"))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock_file(path))
+            .with_context(|| format!("cannot write to the data directory {shown}"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Failure::Other(anyhow::anyhow!(
+                "the data directory {shown} is in use by another process; stop it, or set SIGNALPOST_DATA_DIR"
+            ))),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {shown}"))?,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The database file.
+    pub fn database(&self) -> PathBuf {
+        database(&self.path)
+    }
+
+    /// The operator's key: made on the first start, the same ever after.
+    ///
+    /// # Errors
+    /// The file of keys cannot be read or written, or is none.
+    pub fn admin_key(&self, entropy: &dyn Entropy) -> Result<String, Failure> {
+        let path = keys_file(&self.path);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(parse(&path, &text)?.admin_key),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut random = [0; 20];
+                entropy.fill(&mut random);
+                let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+                let keys = Keys { admin_key: format!("op_{key}") };
+                self.write(&path, &keys).with_context(|| format!("cannot write {}", path.display()))?;
+                Ok(keys.admin_key)
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+        }
+    }
+
+    /// Whole or not at all, and on disk: a key that was shown once is not to be lost.
+    fn write(&self, path: &Path, keys: &Keys) -> anyhow::Result<()> {
+        let unfinished = path.with_extension("toml.new");
+        let text = format!(
+            "# Made by signalpost on its first start. Keep it as you keep the data.\n{}",
+            toml::to_string(keys)?
+        );
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(())
+    }
+}
+
+/// The database file of a data directory.
+pub fn database(directory: &Path) -> PathBuf {
+    directory.join("signalpost.db")
+}
+
+/// The file of keys of a data directory.
+pub fn keys_file(directory: &Path) -> PathBuf {
+    directory.join(KEYS)
+}
+
+/// The file that is locked by the process that owns a data directory.
+pub fn lock_file(directory: &Path) -> PathBuf {
+    directory.join(LOCK)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Keys, Failure> {
+    toml::from_str(text).map_err(|error| Failure::setting(format!("{}: {}", path.display(), error.message())))
+}
+
+/// The operator's key of the data directory that `dev` would use here, where there is one.
+pub fn admin_key_of_default() -> Option<String> {
+    let directory = std::env::var_os("SIGNALPOST_DATA_DIR").map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from);
+    let path = keys_file(&directory);
+    parse(&path, &fs::read_to_string(&path).ok()?).ok().map(|keys| keys.admin_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use signalpost_runtime::SystemEntropy;
+
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_for_the_owner_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b");
+        let directory = DataDir::open(&path).unwrap();
+        let key = directory.admin_key(&SystemEntropy).unwrap();
+        assert_eq!(key.len(), 43);
+        assert_eq!(directory.admin_key(&SystemEntropy).unwrap(), key);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join(KEYS))), (0o700, 0o600));
+        drop(directory);
+        assert_eq!(DataDir::open(&path).unwrap().admin_key(&SystemEntropy).unwrap(), key);
+    }
+
+    #[test]
+    fn one_process_owns_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(temp.path()).unwrap();
+        let Err(Failure::Other(error)) = DataDir::open(temp.path()) else { panic!("it is in use") };
+        assert!(error.to_string().contains("in use by another process"), "{error}");
+        drop(directory);
+        DataDir::open(temp.path()).unwrap();
+    }
+
+    #[test]
+    fn a_broken_file_of_keys_is_a_bad_setting_and_stays_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(temp.path()).unwrap();
+        fs::write(temp.path().join(KEYS), "key = 1").unwrap();
+        assert!(matches!(directory.admin_key(&SystemEntropy), Err(Failure::Setting(_))));
+        assert_eq!(fs::read_to_string(temp.path().join(KEYS)).unwrap(), "key = 1");
+    }
+}

@@ -1,0 +1,82 @@
+//! `dev` and `standalone`: API, dispatcher and retry in one process, on SQLite, with bus and limits in memory.
+//!
+//! `dev` is as durable; it adds an inbox to send to, loopback as a place that deliveries may reach, and a terminal that
+//! tells of every attempt.
+
+mod attempts;
+mod greeting;
+mod wiring;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use signalpost_config::{Kind, Settings};
+use signalpost_runtime::Shutdown;
+use signalpost_wiring::{Failure, Process, listen, settings as to};
+use tokio::time::Instant;
+
+use crate::{data_dir::DataDir, terminal::Printer};
+
+/// What the command line may set, before the environment and the file.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to listen [env: SIGNALPOST_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where everything lives [env: SIGNALPOST_DATA_DIR] [default: ./signalpost-data]
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// A TOML file with settings [env: SIGNALPOST_CONFIG]
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+impl Args {
+    fn settings(&self, kind: Kind) -> Result<Settings, Failure> {
+        let mut settings = signalpost_config::load(kind, self.config.as_deref())?;
+        if let Some(listen) = self.listen {
+            settings.service.listen = listen;
+        }
+        if let Some(data_dir) = &self.data_dir {
+            settings.storage.data_dir.clone_from(data_dir);
+        }
+        // The terminal of `dev` tells of attempts; `info` would tell everything twice.
+        if kind == Kind::Dev && settings.telemetry.log == "info" && std::env::var_os("SIGNALPOST_LOG").is_none() {
+            "warn".clone_into(&mut settings.telemetry.log);
+        }
+        Ok(settings)
+    }
+}
+
+/// Runs until it is told to stop.
+pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failure> {
+    let settings = args.settings(kind)?;
+    let process = Process::start(&settings, kind.as_str())?;
+    let defaults = to::destination_defaults(&settings)?;
+    let began = process.clock.elapsed();
+    let data_dir = DataDir::open(&settings.storage.data_dir)?;
+    let keys = match settings.service.admin_keys.reveal() {
+        [] => vec![data_dir.admin_key(process.entropy.as_ref())?],
+        keys => keys.to_vec(),
+    };
+    let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
+    let store = wiring::store(&data_dir, &process).await?;
+    let dev = kind == Kind::Dev;
+    let printer = if dev { Some(Printer::start().map_err(anyhow::Error::from)?) } else { None };
+    let mut standalone =
+        wiring::Standalone::start(&settings, &process, store, &keys, defaults, listener, printer).await?;
+    let greeting = greeting::Greeting {
+        address: standalone.address,
+        key: &keys[0],
+        data_dir: data_dir.path(),
+        made_by_us: settings.service.admin_keys.reveal().is_empty(),
+        took: process.clock.elapsed().saturating_sub(began),
+    };
+    standalone.say(if dev { greeting.dev() } else { greeting.standalone() });
+    tokio::select! {
+        biased;
+        () = shutdown.draining() => {}
+        failure = standalone.failed() => return Err(failure),
+    }
+    standalone.say("stopping; a second signal (Ctrl-C) stops at once".to_owned());
+    standalone.drain(Instant::now() + settings.service.drain).await
+}

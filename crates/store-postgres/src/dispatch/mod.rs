@@ -1,0 +1,77 @@
+//! The dispatcher's part.
+
+mod apply;
+mod decide;
+mod fast;
+mod reads;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use signalpost_core::{DeliveryId, Destination, DestinationId, DestinationState, Event, EventId, TenantId, Timestamp};
+use signalpost_store::{
+    DispatchStore, StoreError,
+    dispatch::{DeliveryWrite, Standing, Written},
+};
+use sqlx::PgConnection;
+
+use crate::{
+    PostgresStore,
+    error::Failure,
+    manage::{Bumped, bump},
+    transaction::{read, transact},
+};
+
+#[async_trait]
+impl DispatchStore for PostgresStore {
+    async fn destinations(&self, ids: &[DestinationId]) -> Result<Vec<Destination>, StoreError> {
+        Ok(read!(self, main, |connection| reads::destinations(connection, ids))?)
+    }
+
+    async fn changed_since(&self, since: Option<Timestamp>) -> Result<(Vec<Destination>, Timestamp), StoreError> {
+        Ok(read!(self, main, |connection| reads::changed_since(connection, since))?)
+    }
+
+    async fn examine(&self, ids: &[DeliveryId]) -> Result<Vec<Option<Standing>>, StoreError> {
+        Ok(read!(self, main, |connection| reads::examine(connection, ids))?)
+    }
+
+    async fn events(&self, ids: &[EventId]) -> Result<Vec<Arc<Event>>, StoreError> {
+        Ok(read!(self, main, |connection| reads::events(connection, ids))?)
+    }
+
+    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(transact!(self, |transaction| write::write(transaction, batch))?)
+    }
+
+    async fn disable_destination(&self, tenant: TenantId, id: DestinationId, reason: &str) -> Result<(), StoreError> {
+        Ok(transact!(self, |transaction| disable(transaction, tenant, id, reason))?)
+    }
+}
+
+async fn disable(
+    transaction: &mut PgConnection,
+    tenant: TenantId,
+    id: DestinationId,
+    reason: &str,
+) -> Result<(), Failure> {
+    let changed = sqlx::query(
+        "UPDATE destinations SET state = $4, disabled_reason = $3, version = version + 1, updated_at = clock_timestamp()
+         WHERE id = $1 AND tenant_id = $2 AND state IN ('active', 'paused')",
+    )
+    .bind(id.uuid())
+    .bind(tenant.uuid())
+    .bind(reason.replace('\0', "\u{fffd}"))
+    .bind(DestinationState::Disabled.as_str())
+    .execute(&mut *transaction)
+    .await?
+    .rows_affected();
+    if changed > 0 {
+        bump(transaction, tenant, Bumped::Blocked(id)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What the dispatcher reads, each in one statement for a whole batch.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use signalpost_core::{DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, Timestamp};
+use signalpost_store::dispatch::Standing;
+use sqlx::{PgConnection, postgres::PgRow};
+
+use crate::{
+    error::Failure,
+    ids::uuids,
+    partitions::now,
+    rows::{self, count, destination_columns, event_columns, id, named},
+    time::Time,
+    waiting::waiting_of,
+};
+
+/// How far back a question for changes reaches before its moment: longer than any change's transaction may take.
+const OVERLAP: Duration = Duration::from_secs(15);
+
+pub(super) async fn destinations(
+    connection: &mut PgConnection,
+    ids: &[DestinationId],
+) -> Result<Vec<Destination>, Failure> {
+    let rows =
+        sqlx::query(concat!("SELECT ", destination_columns!(), " FROM destinations WHERE id = ANY($1) ORDER BY id"))
+            .bind(uuids(ids.iter().copied()))
+            .fetch_all(connection)
+            .await?;
+    rows.iter().map(rows::destination).collect()
+}
+
+pub(super) async fn changed_since(
+    connection: &mut PgConnection,
+    since: Option<Timestamp>,
+) -> Result<(Vec<Destination>, Timestamp), Failure> {
+    // Before the rows are read: what changes meanwhile is given again next time.
+    let moment = now(&mut *connection).await?;
+    let Some(since) = since else { return Ok((Vec::new(), moment)) };
+    let rows = sqlx::query(concat!(
+        "SELECT ",
+        destination_columns!(),
+        " FROM destinations WHERE updated_at >= $1 ORDER BY updated_at, id"
+    ))
+    .bind(Time(since - OVERLAP))
+    .fetch_all(connection)
+    .await?;
+    Ok((rows.iter().map(rows::destination).collect::<Result<_, _>>()?, moment))
+}
+
+pub(super) async fn examine(
+    connection: &mut PgConnection,
+    ids: &[DeliveryId],
+) -> Result<Vec<Option<Standing>>, Failure> {
+    let wanted = uuids(ids.iter().copied());
+    let rows = sqlx::query(
+        "SELECT d.id, d.state, d.attempts, w.due_at, w.reason AS wait_reason
+         FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id AND w.delivery_id = ANY($1)
+         WHERE d.id = ANY($1)",
+    )
+    .bind(wanted)
+    .fetch_all(connection)
+    .await?;
+    let mut standing = HashMap::<DeliveryId, Standing>::new();
+    for row in &rows {
+        standing.insert(id(row, "id")?, standing_of(row)?);
+    }
+    Ok(ids.iter().map(|id| standing.get(id).copied()).collect())
+}
+
+fn standing_of(row: &PgRow) -> Result<Standing, Failure> {
+    Ok(Standing {
+        state: named(row, "state", DeliveryState::from_number)?,
+        attempts: count(row, "attempts")?,
+        waiting: waiting_of(row)?,
+    })
+}
+
+pub(super) async fn events(connection: &mut PgConnection, ids: &[EventId]) -> Result<Vec<Arc<Event>>, Failure> {
+    let mut wanted = uuids(ids.iter().copied());
+    wanted.sort_unstable();
+    wanted.dedup();
+    let rows = sqlx::query(concat!("SELECT ", event_columns!("e.data"), " FROM events e WHERE e.id = ANY($1)"))
+        .bind(wanted)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(rows::event).collect()
+}

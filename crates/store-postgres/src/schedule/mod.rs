@@ -1,0 +1,91 @@
+//! Retry's part: everything that time drives.
+
+mod fan_out;
+mod feed;
+mod reconcile;
+mod relay;
+pub(crate) mod replays;
+mod retain;
+mod sample;
+mod shares;
+mod sweep;
+
+use async_trait::async_trait;
+use signalpost_core::{DeliveryId, ReplayId, Timestamp};
+use signalpost_store::{
+    ScheduleStore, StoreError,
+    schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+};
+use std::time::Duration;
+
+use crate::{
+    PostgresStore, partitions,
+    transaction::{read, transact},
+};
+
+/// Counting what a replay job matches may take longer than other work.
+const REPLAY_TIME: Duration = Duration::from_secs(60);
+
+#[async_trait]
+impl ScheduleStore for PostgresStore {
+    async fn relay(&self, older_than: Duration, most_records: usize) -> Result<usize, StoreError> {
+        let mut records = 0;
+        loop {
+            let left = most_records - records;
+            let taken = transact!(self, |transaction| relay::relay(transaction, older_than, left))?;
+            records += taken.records;
+            if !taken.is_cut {
+                return Ok(records);
+            }
+        }
+    }
+
+    async fn take_due(&self, budget: FeedBudget) -> Result<Due, StoreError> {
+        let idle = read!(self, main, |connection| feed::idle(connection))?;
+        if let Some(idle) = idle {
+            return Ok(idle);
+        }
+        let inline = self.settings.inline_bytes;
+        Ok(transact!(self, |transaction| feed::take_due(transaction, budget, inline))?)
+    }
+
+    async fn give_back(&self, deliveries: &[(DeliveryId, Timestamp)]) -> Result<(), StoreError> {
+        Ok(transact!(self, |transaction| feed::give_back(transaction, deliveries))?)
+    }
+
+    async fn requeue_lost(&self, until: Timestamp, most: usize) -> Result<(usize, bool), StoreError> {
+        Ok(transact!(self, |transaction| reconcile::requeue_lost(transaction, until, most))?)
+    }
+
+    async fn expand_fan_outs(&self, most: usize) -> Result<usize, StoreError> {
+        let entropy = &*self.entropy;
+        Ok(transact!(self, |transaction| fan_out::expand(transaction, most, entropy))?)
+    }
+
+    async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+        Ok(read!(self, main, |connection| replays::open(connection))?)
+    }
+
+    async fn step_replay(&self, id: ReplayId, most: usize) -> Result<(usize, bool), StoreError> {
+        let entropy = &*self.entropy;
+        Ok(transact!(self, REPLAY_TIME, |transaction| replays::step(transaction, id, most, entropy))?)
+    }
+
+    async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError> {
+        let cancelled = transact!(self, |transaction| sweep::cancel(transaction, most))?;
+        let removed = transact!(self, |transaction| sweep::remove(transaction, most))?;
+        Ok(cancelled + removed)
+    }
+
+    async fn prepare_partitions(&self, days_ahead: u32) -> Result<(), StoreError> {
+        Ok(read!(self, main, |connection| partitions::prepare(connection, days_ahead))?)
+    }
+
+    async fn retain(&self, retention: Retention) -> Result<bool, StoreError> {
+        retain::retain(self, retention).await
+    }
+
+    async fn sample(&self) -> Result<Sample, StoreError> {
+        Ok(read!(self, reads, |connection| sample::sample(connection))?)
+    }
+}

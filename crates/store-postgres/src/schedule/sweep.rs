@@ -1,0 +1,78 @@
+//! Cleans up after deleted destinations.
+
+use signalpost_core::{DeliveryState, WaitReason};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::{error::Failure, queues::QueueChanges, rows::id};
+
+/// Cancels deliveries that wait for destinations which are deleted, or gone altogether; not those of which a request is
+/// out.
+pub(super) async fn cancel(transaction: &mut PgConnection, most: usize) -> Result<usize, Failure> {
+    let mut ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT w.delivery_id
+         FROM queues q LEFT JOIN destinations d ON d.id = q.destination_id
+         CROSS JOIN LATERAL (
+             SELECT delivery_id FROM waiting
+             WHERE destination_id = q.destination_id AND (reason <> $2 OR due_at <= statement_timestamp()) LIMIT $1
+         ) w
+         WHERE q.blocked AND q.depth > 0 AND (d.id IS NULL OR d.state = 'deleted') LIMIT $1",
+    )
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(WaitReason::InFlight as i16)
+    .fetch_all(&mut *transaction)
+    .await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    ids.sort_unstable();
+    let cancelled: Vec<Uuid> = sqlx::query_scalar(
+        "UPDATE deliveries SET state = $2, ended_at = statement_timestamp()
+         WHERE id = ANY($1) AND state = $3 RETURNING id",
+    )
+    .bind(ids)
+    .bind(DeliveryState::Cancelled as i16)
+    .bind(DeliveryState::Waiting as i16)
+    .fetch_all(&mut *transaction)
+    .await?;
+    let rows = sqlx::query("DELETE FROM waiting WHERE delivery_id = ANY($1) RETURNING tenant_id, destination_id")
+        .bind(cancelled)
+        .fetch_all(&mut *transaction)
+        .await?;
+    let mut changes = QueueChanges::default();
+    for row in &rows {
+        changes.removed(id(row, "tenant_id")?, id(row, "destination_id")?);
+    }
+    changes.apply(transaction).await?;
+    Ok(rows.len())
+}
+
+/// Removes deleted destinations of which nothing is left, with their queues. While something is on the bus they stay, so
+/// that a dispatcher sees why not to send it. Nothing is `Queued` below the reconciler's mark, so only what came after is read.
+pub(super) async fn remove(transaction: &mut PgConnection, most: usize) -> Result<usize, Failure> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT d.id FROM destinations d
+         WHERE d.state = 'deleted'
+           AND NOT EXISTS (SELECT FROM queues q WHERE q.destination_id = d.id AND q.depth > 0)
+           AND NOT EXISTS (SELECT FROM deliveries l WHERE l.destination_id = d.id AND l.state = $1
+                           AND l.id > (SELECT value::uuid FROM marks WHERE name = 'requeue_lost'))
+         ORDER BY d.id LIMIT $2 FOR UPDATE OF d SKIP LOCKED",
+    )
+    .bind(DeliveryState::Queued as i16)
+    .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .fetch_all(&mut *transaction)
+    .await?;
+    // A queue that got something meanwhile stays, blocked and without its destination: it is swept like the others.
+    let removed = sqlx::query(
+        "WITH gone AS (
+             DELETE FROM queues WHERE depth <= 0 AND blocked AND (destination_id = ANY($1)
+                 OR NOT EXISTS (SELECT FROM destinations d WHERE d.id = queues.destination_id))
+         )
+         DELETE FROM destinations WHERE id = ANY($1)",
+    )
+    .bind(ids)
+    .execute(transaction)
+    .await?
+    .rows_affected();
+    Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+}

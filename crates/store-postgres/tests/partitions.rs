@@ -1,0 +1,107 @@
+//! Partitions: made ahead by several at once, dropped when nothing in them lives.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use signalpost_core::DeadReason;
+use signalpost_store::{
+    DispatchStore, ManageStore, ReadStore, ScheduleStore, dispatch::Next, ingest::Start, manage::Retried,
+    schedule::Retention,
+};
+use signalpost_testkit::eventually;
+use support::{
+    Database,
+    fixture::{TENANT, attempt, destination, event_at, group, new_event, now, post, unit},
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent IN ('events'::regclass, 'deliveries'::regclass, 'attempts'::regclass)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_processes_make_the_same_partitions() {
+    let database = Database::new().await;
+    let before = database.count(PARTITIONS).await;
+    let mut processes = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let store = database.store().await;
+        processes.spawn(async move { store.prepare_partitions(12).await });
+    }
+    for outcome in processes.join_all().await {
+        outcome.expect("partitions");
+    }
+    assert_eq!(database.count(PARTITIONS).await - before, 3 * 5);
+    assert_eq!(
+        database.count("SELECT count(*) FROM pg_class WHERE relname LIKE 'deliveries_p%' AND relkind = 'r' AND NOT reloptions @> ARRAY['fillfactor=50']").await,
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_partition_goes_when_nothing_in_it_lives_and_a_dead_letter_outlives_it() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let destination = destination(&store).await;
+    let retention = Retention { events: 30 * DAY, dead_letters: 300 * DAY, chunk: 100 };
+    let old = now() - 40 * DAY;
+    let news = vec![
+        new_event(event_at(old), &[destination.id], Start::Queued),
+        new_event(event_at(old), &[destination.id], Start::Queued),
+    ];
+    let targets = post(&store, &group(vec![unit(&store, news).await])).await;
+    let before = database.count(PARTITIONS).await;
+
+    let dead = Next::Dead { reason: DeadReason::Exhausted };
+    store.write(&[attempt(targets[0], 1, dead)]).await.expect("written");
+    store.retain(retention).await.expect("retained");
+    assert_eq!(database.count(PARTITIONS).await, before, "one is still queued");
+
+    store.write(&[attempt(targets[1], 1, Next::Retry { after: DAY })]).await.expect("written");
+    store.retain(retention).await.expect("retained");
+    assert_eq!(database.count(PARTITIONS).await, before, "one waits");
+
+    store.write(&[attempt(targets[1], 2, Next::Delivered)]).await.expect("written");
+    store.retain(retention).await.expect("retained");
+    assert_eq!(database.count(PARTITIONS).await, before - 3);
+    assert_eq!(store.delivery(TENANT, targets[0].delivery_id).await.expect("a read"), None);
+
+    // Its own copy is enough to send it again.
+    let letter = store.dead_letter(TENANT, targets[0].delivery_id).await.expect("a read").expect("the letter");
+    let Retried::Again(new) = store.replay_dead_letter(TENANT, targets[0].delivery_id).await.expect("a replay") else {
+        panic!("the dead letter is sent again");
+    };
+    let due = store.take_due(support::fixture::budget(10)).await.expect("what is due");
+    assert_eq!(due.deliveries.len(), 1);
+    assert_eq!((due.deliveries[0].delivery_id, &due.deliveries[0].event), (new, &letter.event));
+    database.assert_consistent().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_reader_delays_the_drop_and_stops_nobody() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let destination = destination(&store).await;
+    let retention = Retention { events: 30 * DAY, dead_letters: 30 * DAY, chunk: 100 };
+    database.make_room(now() - 40 * DAY).await;
+    let before = database.count(PARTITIONS).await;
+
+    let mut reader = database.sql.begin().await.expect("a transaction");
+    sqlx::query("SELECT count(*) FROM events").execute(&mut *reader).await.expect("a long read");
+    let retaining = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.retain(retention).await }
+    });
+    let new = new_event(event_at(now()), &[destination.id], Start::Queued);
+    let new = group(vec![unit(&store, vec![new]).await]);
+    tokio::time::timeout(Duration::from_secs(4), post(&store, &new)).await.expect("ingest goes on");
+    retaining.await.expect("no panic").expect("not an error: it is tried again");
+    assert_eq!(database.count(PARTITIONS).await, before);
+    reader.rollback().await.expect("the reader ends");
+    eventually("the partition is dropped", Duration::from_secs(10), || async {
+        store.retain(retention).await.map_err(|error| error.to_string())?;
+        let now = database.count(PARTITIONS).await;
+        if now == before - 3 { Ok(()) } else { Err(format!("{now} partitions")) }
+    })
+    .await;
+}

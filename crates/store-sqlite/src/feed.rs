@@ -1,0 +1,271 @@
+//! The feed: leases what is due to the bus, queues in turn.
+//!
+//! A queue's `next_due` is the time since when it could be served; serving it moves that to now, so that among
+//! queues that are due all the time the one that was served longest ago comes first. Within one take, tenants come in
+//! turn, and each tenant's destinations in turn, a few rows each time: neither a flooded destination nor a tenant with
+//! thousands of them keeps the others waiting.
+
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
+
+use rusqlite::{Connection, params};
+use signalpost_core::{DeliveryId, DestinationId, Event, EventId, TenantId, Timestamp, WaitReason};
+use signalpost_store::{
+    dispatch::Target,
+    schedule::{Due, DueDelivery, FeedBudget},
+};
+
+use crate::{
+    columns::{self, id, key},
+    failure::Outcome,
+    tx::Tx,
+};
+
+/// The most queues that one take looks at.
+const MOST_QUEUES: usize = 10_000;
+
+/// How long a rate-limited queue rests after it was served.
+const REST: Duration = Duration::from_secs(1);
+
+/// The largest `data` that comes along.
+const MAX_DATA_BYTES: i64 = 64 * 1024;
+
+/// When the first queue is due; None where nothing waits that could be fed.
+pub(crate) fn next_due(connection: &Connection) -> Outcome<Option<Timestamp>> {
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT min(next_due) FROM queues WHERE blocked = 0")?
+        .query_row([], |row| row.get(0))?;
+    Ok(next.map(Timestamp::from_micros))
+}
+
+/// A queue that is due.
+struct Queue {
+    tenant_id: TenantId,
+    destination_id: DestinationId,
+    destination_version: u32,
+    limited: bool,
+    /// How many rows it may still yield in this take.
+    left: usize,
+    /// The rows that it yields, in their order; found when its turn comes.
+    rows: Option<VecDeque<Row>>,
+    /// Whether it has yielded any.
+    served: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Row {
+    target: Target,
+    reason: WaitReason,
+    attempts: u32,
+}
+
+/// Takes what is due.
+pub(crate) fn take(tx: &Tx<'_>, budget: FeedBudget) -> Outcome<Due> {
+    let mut queues = due_queues(tx, budget)?;
+    let leased_until = tx.now + budget.lease;
+    let mut taken = Vec::new();
+    // Each tenant's queues that still have something, in their order.
+    let mut tenants: VecDeque<VecDeque<usize>> = in_turn(&queues);
+    let quantum = (budget.most / queues.len().max(1)).max(1);
+    while taken.len() < budget.most
+        && let Some(mut tenant) = tenants.pop_front()
+    {
+        if let Some(place) = tenant.pop_front() {
+            let queue = &mut queues[place];
+            let wanted = quantum.min(budget.most - taken.len());
+            let got = serve(tx, queue, wanted, leased_until, &mut taken)?;
+            if got == wanted && queue.left > 0 {
+                tenant.push_back(place);
+            }
+        }
+        if !tenant.is_empty() {
+            tenants.push_back(tenant);
+        }
+    }
+    for queue in &queues {
+        settle(tx, queue)?;
+    }
+    let next = next_due(tx.connection)?;
+    let more = next.is_some_and(|next| next <= tx.now) && !taken.is_empty();
+    let next_in = next.filter(|_| !more).map(|next| next.since(tx.now));
+    Ok(Due { deliveries: load(tx, &taken, leased_until)?, more, next_in })
+}
+
+fn due_queues(tx: &Tx<'_>, budget: FeedBudget) -> Outcome<Vec<Queue>> {
+    tx.rows(
+        "SELECT q.destination_id, q.tenant_id, d.version, d.feed_limit
+         FROM queues q JOIN destinations d ON d.id = q.destination_id
+         WHERE q.blocked = 0 AND q.next_due <= ?1 ORDER BY q.next_due, q.destination_id LIMIT ?2",
+        params![tx.now.as_micros(), i64::try_from(MOST_QUEUES).unwrap_or(i64::MAX)],
+        |row| {
+            let feed_limit: Option<i64> = row.get(3)?;
+            let limit = feed_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
+            Ok(Queue {
+                destination_id: id(row, 0)?,
+                tenant_id: id(row, 1)?,
+                destination_version: row.get(2)?,
+                limited: feed_limit.is_some(),
+                left: budget.per_destination.min(limit),
+                rows: None,
+                served: false,
+            })
+        },
+    )
+}
+
+/// Queues by tenant; tenants in the order of their first queue.
+fn in_turn(queues: &[Queue]) -> VecDeque<VecDeque<usize>> {
+    let mut places: BTreeMap<TenantId, usize> = BTreeMap::new();
+    let mut tenants: VecDeque<VecDeque<usize>> = VecDeque::new();
+    for (place, queue) in queues.iter().enumerate() {
+        let tenant = *places.entry(queue.tenant_id).or_insert_with(|| {
+            tenants.push_back(VecDeque::new());
+            tenants.len() - 1
+        });
+        tenants[tenant].push_back(place);
+    }
+    tenants
+}
+
+type Taken = (Row, u32);
+
+/// Leases up to `wanted` rows of a queue.
+fn serve(
+    tx: &Tx<'_>,
+    queue: &mut Queue,
+    wanted: usize,
+    leased_until: Timestamp,
+    taken: &mut Vec<Taken>,
+) -> Outcome<usize> {
+    if queue.rows.is_none() {
+        queue.rows = Some(due_rows(tx, queue)?);
+    }
+    let rows = queue.rows.get_or_insert_default();
+    let mut lease = tx.prepare("UPDATE waiting SET due_at = ?2, leased = 1 WHERE delivery_id = ?1")?;
+    let mut got = 0;
+    while got < wanted.min(queue.left)
+        && let Some(row) = rows.pop_front()
+    {
+        lease.execute(params![key(row.target.delivery_id), leased_until.as_micros()])?;
+        taken.push((row, queue.destination_version));
+        got += 1;
+    }
+    queue.left -= got;
+    queue.served |= got > 0;
+    Ok(got)
+}
+
+fn due_rows(tx: &Tx<'_>, queue: &Queue) -> Outcome<VecDeque<Row>> {
+    let rows = tx.rows(
+        "SELECT w.delivery_id, w.event_id, w.reason, d.attempts
+         FROM waiting w JOIN deliveries d ON d.id = w.delivery_id
+         WHERE w.destination_id = ?1 AND w.due_at <= ?2 ORDER BY w.due_at, w.delivery_id LIMIT ?3",
+        params![key(queue.destination_id), tx.now.as_micros(), i64::try_from(queue.left).unwrap_or(i64::MAX)],
+        |row| {
+            Ok(Row {
+                target: Target {
+                    delivery_id: id(row, 0)?,
+                    tenant_id: queue.tenant_id,
+                    destination_id: queue.destination_id,
+                    event_id: id(row, 1)?,
+                },
+                reason: columns::wait_reason(row, 2)?,
+                attempts: row.get(3)?,
+            })
+        },
+    )?;
+    Ok(rows.into())
+}
+
+/// Writes when a queue that was due is due next. One of which nothing due is left is drained: what is leased from it or
+/// due later is no reason to spill new deliveries.
+fn settle(tx: &Tx<'_>, queue: &Queue) -> Outcome<()> {
+    if queue.rows.is_none() {
+        // Its turn did not come: it keeps its place.
+        return Ok(());
+    }
+    let earliest: Option<i64> = tx
+        .row("SELECT min(due_at) FROM waiting WHERE destination_id = ?1", [key(queue.destination_id)], |row| {
+            row.get(0)
+        })?
+        .flatten();
+    let earliest = Timestamp::from_micros(earliest.unwrap_or(i64::MAX));
+    let rests_until = if queue.limited && queue.served { tx.now + REST } else { Timestamp::default() };
+    let served_at = if queue.served { tx.now } else { Timestamp::default() };
+    let drained = earliest > tx.now;
+    tx.execute(
+        "UPDATE queues
+         SET next_due = max(?2, hold_until, ?3), hold_until = max(hold_until, ?3), spilled = spilled AND NOT ?4
+         WHERE destination_id = ?1",
+        params![key(queue.destination_id), earliest.max(served_at).as_micros(), rests_until.as_micros(), drained],
+    )?;
+    Ok(())
+}
+
+/// What was taken, with its events.
+fn load(tx: &Tx<'_>, taken: &[Taken], leased_until: Timestamp) -> Outcome<Vec<DueDelivery>> {
+    let mut events: BTreeMap<EventId, (Arc<Event>, bool)> = BTreeMap::new();
+    let mut deliveries = Vec::with_capacity(taken.len());
+    for (row, destination_version) in taken {
+        let target = row.target;
+        let (event, whole) = match events.entry(target.event_id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let Some(loaded) = light_event(tx, target.event_id)? else {
+                    tracing::error!(delivery.id = %target.delivery_id, event.id = %target.event_id, "feed.event_missing");
+                    continue;
+                };
+                unknown.insert(loaded)
+            }
+        };
+        deliveries.push(DueDelivery {
+            delivery_id: target.delivery_id,
+            tenant_id: target.tenant_id,
+            destination_id: target.destination_id,
+            destination_version: *destination_version,
+            attempts: row.attempts,
+            reason: row.reason,
+            leased_until,
+            event: Arc::clone(event),
+            whole: *whole,
+        });
+    }
+    Ok(deliveries)
+}
+
+fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)>> {
+    let mut statement = tx.prepare(
+        "SELECT id, tenant_id, type, uid, source, meta, CASE WHEN length(data) <= ?2 THEN data ELSE x'' END,
+                length(data) <= ?2
+         FROM events WHERE id = ?1",
+    )?;
+    let mut rows = statement.query(params![key(event), MAX_DATA_BYTES])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some((Arc::new(columns::event(row, 0)?), row.get(7)?)))
+}
+
+/// Ends leases that are still theirs: due now.
+pub(crate) fn give_back(tx: &Tx<'_>, deliveries: &[(DeliveryId, Timestamp)]) -> Outcome<()> {
+    for (delivery, leased_until) in deliveries {
+        let found = tx.row(
+            "SELECT tenant_id, destination_id, event_id FROM waiting
+             WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1",
+            params![key(*delivery), leased_until.as_micros()],
+            |row| {
+                Ok(Target {
+                    delivery_id: *delivery,
+                    tenant_id: id(row, 0)?,
+                    destination_id: id(row, 1)?,
+                    event_id: id(row, 2)?,
+                })
+            },
+        )?;
+        if let Some(target) = found {
+            tx.make_due(&target, tx.now)?;
+        }
+    }
+    Ok(())
+}

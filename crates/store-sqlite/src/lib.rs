@@ -1,0 +1,117 @@
+//! The store port on one SQLite file, for standalone.
+//!
+//! Who does what: one thread owns the only connection that writes and commits in groups ([`writer`]); a few
+//! connections read ([`readers`]); a lock on a file keeps every other process out ([`open`]).
+//!
+//! What a committed transaction means: WAL with `synchronous = FULL`, so the log is flushed before any caller is
+//! answered. It does not protect against a disk that lies about flushes.
+//!
+//! The port asks for arrays instead of a statement per item. That is about round trips, and here there are none: a cached
+//! statement run per row inside the one transaction is the fastest that SQLite has.
+
+mod births;
+mod claims;
+mod columns;
+mod deliveries;
+mod destinations;
+mod dispatch;
+mod failure;
+mod feed;
+mod ingest;
+mod leftovers;
+mod manage;
+mod open;
+mod outcomes;
+mod read;
+mod readers;
+mod replays;
+mod retention;
+mod schedule;
+mod selection;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod writer;
+
+use std::{fs::File, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use signalpost_core::{Clock, Entropy, Timestamp};
+use signalpost_store::{Changes, Health, StoreError};
+use tokio::sync::watch;
+
+use crate::{failure::Outcome, readers::Readers, tx::Tx, writer::Writer};
+
+/// The store. Clones are handles of the same one; dropping the last one waits for what was handed in.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    inner: Arc<Inner>,
+}
+
+/// Dropped in this order: first the writer finishes, last the lock goes.
+#[derive(Debug)]
+struct Inner {
+    writer: Writer,
+    readers: Readers,
+    clock: Arc<dyn Clock>,
+    changes: Changes,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database in this file (or in `signalpost.db` in this folder), makes it where it is not there yet,
+    /// brings its schema up to date, and makes due what was leased to the process before this one. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// `Unavailable`: another process uses it, or the file cannot be opened. `Internal`: it is no database of ours, or a
+    /// newer version made it.
+    pub fn open(path: impl AsRef<Path>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self, StoreError> {
+        let file = open::database_file(path.as_ref());
+        let lock = open::lock(&file)?;
+        let opened = || -> Outcome<Inner> {
+            let mut connection = open::writer(&file)?;
+            open::release(&mut connection, clock.now())?;
+            let readers = Readers::open(&file)?;
+            let (moved, changes) = watch::channel(0);
+            let writer = Writer::start(connection, Arc::clone(&clock), entropy, moved)?;
+            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, _lock: lock })
+        };
+        Ok(Self { inner: Arc::new(opened().map_err(|failure| failure.0)?) })
+    }
+
+    /// Runs `work` in the writer's next transaction.
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Outcome<T> + Send + 'static,
+    {
+        self.inner.writer.write(work).await
+    }
+
+    /// Runs `read` on what is committed now.
+    async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    {
+        self.inner.readers.read(read).await
+    }
+
+    /// The store's time.
+    fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+}
+
+#[async_trait]
+impl Health for SqliteStore {
+    async fn check(&self) -> Result<Timestamp, StoreError> {
+        let version: i64 =
+            self.read(|connection| Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)).await?;
+        if version != open::SCHEMA_VERSION {
+            return Err(StoreError::Internal(format!("the schema has version {version}")));
+        }
+        Ok(self.now())
+    }
+}

@@ -1,0 +1,108 @@
+//! A small pool of connections that read. Each read is one transaction, runs on tokio's blocking threads and is
+//! interrupted when it takes too long, so that a heavy list neither stalls the runtime nor keeps the log from being
+//! checkpointed.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rusqlite::{Connection, InterruptHandle};
+use signalpost_store::StoreError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    failure::{Failure, Outcome},
+    open,
+};
+
+/// How many reads run at once.
+const CONNECTIONS: usize = 4;
+
+/// How long a read may take.
+const LONGEST_READ: Duration = Duration::from_secs(5);
+
+/// The pool.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Readers {
+    pub(crate) fn open(file: &Path) -> Outcome<Self> {
+        let idle = (0..CONNECTIONS).map(|_| open::reader(file)).collect::<Outcome<Vec<_>>>()?;
+        Ok(Self { idle: Arc::new(Mutex::new(idle)), permits: Arc::new(Semaphore::new(CONNECTIONS)) })
+    }
+
+    /// Runs `read` in a transaction of its own, on what is committed now.
+    pub(crate) async fn read<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
+        let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
+        let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
+        let lent = Lent {
+            connection: Some(connection),
+            idle: Arc::clone(&self.idle),
+            running: running.clone(),
+            _permit: permit,
+        };
+        let task = tokio::task::spawn_blocking(move || lent.run(read));
+        // Dropping this future leaves the read to end by itself, or by SQLite's next look at the interrupt.
+        let _stop_when_dropped = Interrupt { running: Arc::clone(&running) };
+        match tokio::time::timeout(LONGEST_READ, task).await {
+            Ok(Ok(result)) => result.map_err(|failure| failure.0),
+            Ok(Err(_)) => Err(StoreError::Internal("a read panicked".into())),
+            Err(_) => Err(StoreError::Unavailable("the query takes too long".into())),
+        }
+    }
+}
+
+/// The handle of the read that runs, for as long as it has its connection: an interrupt never hits the next user.
+type Running = Arc<Mutex<Option<InterruptHandle>>>;
+
+/// Interrupts the read if it still runs.
+struct Interrupt {
+    running: Running,
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        if let Some(handle) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
+            handle.interrupt();
+        }
+    }
+}
+
+/// A connection that goes back to the pool in any case. The fields are dropped in this order: the permit last.
+struct Lent {
+    connection: Option<Connection>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+    running: Running,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lent {
+    fn run<T>(self, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+        let connection = self.connection.as_ref().ok_or_else(|| Failure::internal("a reader without a connection"))?;
+        // Dropping it rolls back, which for a read is the same as committing.
+        let transaction = connection.unchecked_transaction()?;
+        let result = read(&transaction);
+        drop(transaction);
+        result
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(connection) = self.connection.take() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}

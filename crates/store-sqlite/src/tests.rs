@@ -1,0 +1,152 @@
+//! What needs a look behind the port: a full disk, a job that panics, a mark that a clock set back must not break.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use signalpost_core::{
+    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, OutboxId, TenantId, Timestamp,
+};
+use signalpost_runtime::{SystemClock, SystemEntropy};
+use signalpost_store::{
+    DispatchStore as _, Health as _, IngestStore as _, ReadStore as _, ScheduleStore as _, StoreError,
+    ingest::{EventOutcome, IngestGroup, IngestUnit, NewDelivery, NewEvent, Start, UnitOutcome},
+};
+use tempfile::TempDir;
+
+use crate::{SqliteStore, failure::Failure};
+
+fn open(folder: &TempDir) -> SqliteStore {
+    SqliteStore::open(folder.path(), Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap()
+}
+
+fn now() -> Timestamp {
+    SystemClock::new().now()
+}
+
+/// A group of one event of `size` bytes, accepted at that time, with one delivery on the bus.
+fn group(at: Timestamp, size: usize) -> (IngestGroup, DeliveryId, EventId) {
+    let id = EventId::new(at, &SystemEntropy);
+    let delivery = NewDelivery {
+        id: DeliveryId::new(at, &SystemEntropy),
+        destination_id: DestinationId::new(at, &SystemEntropy),
+        start: Start::Queued,
+    };
+    let event = Event {
+        id,
+        tenant_id: TenantId::DEFAULT,
+        event_type: "order.created".into(),
+        uid: None,
+        source: None,
+        meta: EventMeta::default(),
+        data: Bytes::from(vec![b'1'; size]),
+    };
+    let new = NewEvent {
+        event: Arc::new(event),
+        deliveries: vec![delivery],
+        fan_out: Vec::new(),
+        uid: None,
+        answer: Bytes::new(),
+    };
+    let unit = IngestUnit { tenant: TenantId::DEFAULT, routing_version: 0, claim: None, events: vec![new] };
+    let outbox_id = OutboxId::new(at, &SystemEntropy);
+    (IngestGroup { units: vec![unit], outbox_id, published: Vec::new() }, delivery.id, id)
+}
+
+async fn set_most_pages(store: &SqliteStore, more: i64) {
+    store
+        .write(move |tx| {
+            let pages: i64 = tx.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            tx.connection.query_row(&format!("PRAGMA max_page_count = {}", pages + more), [], |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_unavailable_and_heals() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    set_most_pages(&store, 20).await;
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let (group, _, id) = group(now(), 40_000);
+        match store.ingest(&group).await {
+            Ok(outcomes) => {
+                assert_eq!(outcomes, [UnitOutcome::Committed(vec![EventOutcome::Accepted])]);
+                accepted.push(id);
+            }
+            Err(error) => break (error, id),
+        }
+        assert!(accepted.len() < 100, "it is never full");
+    };
+    let StoreError::Unavailable(text) = &refused.0 else { panic!("{:?}", refused.0) };
+    assert_eq!(text, "the disk is full");
+    assert_eq!(store.event(TenantId::DEFAULT, refused.1).await.unwrap(), None);
+    store.check().await.unwrap();
+    // Many at once: those that share the transaction with one that fails learn that nothing is known.
+    let groups: Vec<_> = (0..10).map(|_| group(now(), 40_000).0).collect();
+    for result in futures::future::join_all(groups.iter().map(|group| store.ingest(group))).await {
+        assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
+    }
+    set_most_pages(&store, 10_000).await;
+    let (group, ..) = group(now(), 40_000);
+    store.ingest(&group).await.unwrap();
+    for id in accepted {
+        assert!(store.event(TenantId::DEFAULT, id).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_fails_takes_back_its_own_part_only() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let (good, delivery, _) = group(now(), 10);
+    // Handed in together with the others, so that they share a transaction (or follow each other, which is no less).
+    let spoil = |fail: bool| {
+        store.write(move |tx| -> Result<(), Failure> {
+            tx.execute("UPDATE tenants SET name = 'spoilt'", [])?;
+            if fail { Err(Failure::data("no")) } else { panic!("on purpose") }
+        })
+    };
+    let (failed, ingested, panicked) = tokio::join!(spoil(true), store.ingest(&good), spoil(false));
+    assert!(matches!(failed, Err(StoreError::Data(_))), "{failed:?}");
+    assert!(matches!(panicked, Err(StoreError::Internal(_))), "{panicked:?}");
+    ingested.unwrap();
+    let name: String = store
+        .read(|connection| Ok(connection.query_row("SELECT name FROM tenants", [], |row| row.get(0))?))
+        .await
+        .unwrap();
+    assert_eq!(name, "Default");
+    assert!(store.examine(&[delivery]).await.unwrap()[0].is_some());
+}
+
+#[tokio::test]
+async fn what_is_queued_below_the_mark_is_found() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let later = now() + Duration::from_secs(3600);
+    assert_eq!(store.requeue_lost(later, 10).await.unwrap(), (0, true));
+    // The clock was set back: this one is older than what was looked at already.
+    let (mut group, delivery, _) = group(now(), 10);
+    let record = group.outbox_id;
+    store.ingest(&group).await.unwrap();
+    group.units.clear();
+    group.published = vec![record];
+    store.ingest(&group).await.unwrap();
+    assert_eq!(store.requeue_lost(later, 10).await.unwrap(), (1, true));
+    assert_eq!(store.examine(&[delivery]).await.unwrap()[0].unwrap().state, DeliveryState::Waiting);
+}
+
+#[tokio::test]
+async fn a_read_that_takes_too_long_is_stopped() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    for _ in 0..8 {
+        // Dropped while it runs: its connection must come back, or the pool is empty after a few.
+        let read = store.read(move |connection| Ok(connection.query_row(endless, [], |row| row.get::<_, i64>(0))?));
+        assert!(tokio::time::timeout(Duration::from_millis(30), read).await.is_err());
+    }
+    store.check().await.unwrap();
+}

@@ -1,0 +1,62 @@
+//! The store does what every store must.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, params};
+use signalpost_core::{TenantId, Timestamp};
+use signalpost_runtime::{SystemClock, SystemEntropy};
+use signalpost_store::{
+    Store,
+    conformance::{Cut, Database, Factory, exercise},
+};
+use signalpost_store_sqlite::SqliteStore;
+use tempfile::TempDir;
+
+struct Files;
+
+struct OneFile {
+    file: PathBuf,
+    store: SqliteStore,
+    /// Removed last.
+    _folder: TempDir,
+}
+
+#[async_trait]
+impl Factory for Files {
+    async fn database(&self) -> Box<dyn Database> {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("signalpost.db");
+        let store = SqliteStore::open(&file, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap();
+        Box::new(OneFile { file, store, _folder: folder })
+    }
+}
+
+#[async_trait]
+impl Database for OneFile {
+    /// Only one process may use the file: handles are clones.
+    async fn handle(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+
+    async fn add_tenant(&self, id: TenantId, slug: &str) {
+        let connection = Connection::open(&self.file).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        let sql = "INSERT INTO tenants (id, slug, name, created_at) VALUES (?1, ?2, ?2, 0)";
+        connection.execute(sql, params![id.uuid().into_bytes(), slug]).unwrap();
+    }
+
+    async fn make_room(&self, _at: Timestamp) {}
+
+    /// There is no connection.
+    async fn cut(&self, _when: Cut) -> Option<Arc<dyn Store>> {
+        None
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn conforms() {
+    exercise(&Files).await;
+}

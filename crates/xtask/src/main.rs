@@ -1,0 +1,59 @@
+//! Developer and CI commands: `cargo xtask --help`.
+
+mod cluster;
+mod generate;
+mod test;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Developer and CI commands of Signalpost.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test of the workspace, with what they need: PostgreSQL, Redis, a real Apache Kafka.
+    Test(test::Options),
+    /// Start a whole cluster on this machine and wait: for trying, load tests, crash tests.
+    Cluster(cluster::Options),
+    /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
+    Generate,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Test(options) => test::run(&options),
+        Command::Cluster(options) => cluster::run(&options),
+        Command::Generate => generate::run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Where the workspace is.
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Where builds go; what services need is kept beside them.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs us.
+fn cargo() -> std::process::Command {
+    let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    cargo
+}
+
+/// What a missing requirement ends with.
+const MISSING: u8 = 3;
