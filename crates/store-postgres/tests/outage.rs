@@ -148,17 +148,19 @@ async fn a_watcher_whose_connections_fall_silent_listens_again() {
         ..PostgresSettings::default()
     };
     let _store = store_at(&database.url.replacen(&address, &proxy.to_string(), 1), settings).await;
-    let listening = async |wanted: i64| {
-        let count = sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'",
+    let connections = async |listening: i64, polling: i64| {
+        let counts = sqlx::query_as::<_, (i64, i64)>(
+            "SELECT count(*) FILTER (WHERE query LIKE 'LISTEN %'), count(*) FILTER (WHERE query LIKE '%sum(version)%')
+                 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
         );
-        let count = count.fetch_one(&database.sql).await.expect("a count");
-        if count == wanted { Ok(()) } else { Err(count) }
+        let counts = counts.fetch_one(&database.sql).await.expect("counts");
+        if counts == (listening, polling) { Ok(()) } else { Err(counts) }
     };
-    eventually("it listens", Duration::from_secs(10), || listening(1)).await;
+    // Both are open: a poll that still answers would hide that the other one fell silent.
+    eventually("it listens and polls", Duration::from_secs(10), || connections(1, 1)).await;
     silence.notify_waiters();
-    // The database does not know that the first connection is dead.
-    eventually("it listens again", Duration::from_secs(10), || listening(2)).await;
+    // The database does not know that the first two are dead.
+    eventually("it listens again", Duration::from_secs(10), || connections(2, 2)).await;
 }
 
 #[tokio::test]
