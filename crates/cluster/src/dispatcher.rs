@@ -26,7 +26,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
         store,
         bus,
         limits,
-        sender: to::sender(&settings, &process)?,
+        exchanger: to::sender(&settings, &process)?,
         clock: Arc::clone(&process.clock),
         entropy: Arc::clone(&process.entropy),
     };

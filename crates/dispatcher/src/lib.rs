@@ -56,7 +56,7 @@ pub struct Ports {
     /// Tokens and claims.
     pub limits: Arc<dyn Limits>,
     /// Talks to destinations.
-    pub sender: Arc<Sender>,
+    pub exchanger: Arc<dyn Exchanger>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -85,7 +85,7 @@ pub async fn run(ports: Ports, settings: Settings, shutdown: Shutdown) -> Result
         changes,
         bus: ports.bus,
         limits: ports.limits,
-        exchanger: ports.sender,
+        exchanger: ports.exchanger,
         clock: ports.clock,
         entropy: ports.entropy,
     };
@@ -104,9 +104,10 @@ pub(crate) struct Parts {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Makes one request. The sender; in tests something that answers by script.
+/// Makes one request. The sender; in tests and in the simulation something that answers by script.
 #[async_trait]
-pub(crate) trait Exchanger: Send + Sync + 'static {
+pub trait Exchanger: Send + Sync + 'static {
+    /// What came of it. Never fails: every failure is an answer. Whoever drops it gives the request up.
     async fn exchange(&self, outgoing: &Outgoing<'_>) -> Exchange;
 }
 

@@ -119,7 +119,7 @@ impl Rig {
             store: Arc::new(self.store.clone()),
             bus: Arc::new(self.bus.clone()),
             limits: Arc::clone(&self.limits) as _,
-            sender: Arc::new(sender.unwrap()),
+            exchanger: Arc::new(sender.unwrap()),
             clock: Arc::clone(&self.clock) as _,
             entropy: Arc::new(SystemEntropy),
         };

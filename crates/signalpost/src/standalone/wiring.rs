@@ -92,7 +92,7 @@ impl Standalone {
         listen::serve_metrics_apart(settings, process, &api.health(), &mut front, &front_shutdown).await?;
 
         let mut engine = Parts::new();
-        let dispatcher_ports = signalpost_dispatcher::Ports { store, bus, limits, sender, clock, entropy };
+        let dispatcher_ports = signalpost_dispatcher::Ports { store, bus, limits, exchanger: sender, clock, entropy };
         engine.spawn(
             "the dispatcher",
             Box::pin(signalpost_dispatcher::run(dispatcher_ports, dispatcher, engine_shutdown.clone())),
