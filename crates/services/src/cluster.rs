@@ -1,17 +1,16 @@
 //! A whole Signalpost cluster on this machine: PostgreSQL, Redis, Kafka, and any number of our three services.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+mod ground;
+mod service;
 
-use anyhow::{Context as _, bail};
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+pub use ground::Ground;
+pub use service::{Kind, Service};
 use tempfile::TempDir;
 
-use crate::{
-    Kafka, Postgres, Process, Redis, free_port, kafka,
-    process::{Spec, port_answers},
-};
+use crate::{Kafka, Postgres, Redis, free_port, process::Spec};
 
 /// The operator's key of every cluster that is started here.
 pub const ADMIN_KEY: &str = "operator-key-of-a-trial";
@@ -35,68 +34,21 @@ pub struct ClusterSpec {
     pub env: Vec<(String, String)>,
 }
 
-/// One of our services: a spec that can be started again, and its process while it runs.
-#[derive(Debug)]
-pub struct Service {
-    spec: Spec,
-    /// The port of its API, or of its health and metrics.
-    pub port: u16,
-    /// None while it is stopped.
-    pub process: Option<Process>,
+/// How one service differs from the others of its cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    /// The folder with its binary, where that is another than the cluster's: another version beside the others.
+    pub binaries: Option<PathBuf>,
+    /// Settings of its own. They win over those of the cluster.
+    pub env: Vec<(String, String)>,
 }
 
-impl Service {
-    fn start(spec: Spec, port: u16) -> anyhow::Result<Self> {
-        let process = Some(spec.start()?);
-        Ok(Self { spec, port, process })
-    }
-
-    /// Its address.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// `kill -9`.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
-    pub fn kill(&mut self) -> anyhow::Result<()> {
-        if let Some(mut process) = self.process.take() {
-            process.kill()?;
-        }
-        Ok(())
-    }
-
-    /// SIGTERM, and waits for its drained end. Its exit code must be 0.
-    ///
-    /// # Errors
-    /// It does not stop, or with another code.
-    pub fn stop(&mut self) -> anyhow::Result<()> {
-        let Some(mut process) = self.process.take() else { return Ok(()) };
-        let status = process.stop(Duration::from_secs(60))?;
-        if !status.success() {
-            bail!("{} ended with {status}; its log ends:\n{}", self.spec.name, process.log_tail());
-        }
-        Ok(())
-    }
-
-    /// Starts it again and waits until it listens.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.process = Some(self.spec.start()?);
-        self.wait_listening()
-    }
-
-    /// Waits until it listens.
-    ///
-    /// # Errors
-    /// It ended.
-    pub fn wait_listening(&mut self) -> anyhow::Result<()> {
-        let port = self.port;
-        let process = self.process.as_mut().context("it is stopped")?;
-        process.wait_until(Duration::from_secs(30), || port_answers(port))
+impl Own {
+    /// Adds a setting.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
     }
 }
 
@@ -117,6 +69,9 @@ pub struct Cluster {
     pub postgres: Postgres,
     /// Logs.
     pub folder: TempDir,
+    binaries: PathBuf,
+    /// What all services are told.
+    env: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -125,11 +80,16 @@ impl Cluster {
     /// # Errors
     /// Something is missing or does not start; with the end of its log.
     pub fn start(spec: &ClusterSpec) -> anyhow::Result<Self> {
-        let jars = kafka::jars(&spec.cache)?;
+        Self::start_on(Ground::start(&spec.cache, spec.durable, &[])?, spec)
+    }
+
+    /// Migrates and starts our services on what runs already, and waits until each of them listens.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(ground: Ground, spec: &ClusterSpec) -> anyhow::Result<Self> {
+        let Ground { kafka, redis, postgres } = ground;
         let folder = tempfile::Builder::new().prefix("signalpost-cluster-").tempdir()?;
-        let postgres = Postgres::start(spec.durable)?;
-        let redis = Redis::start()?;
-        let kafka = Kafka::start(&jars)?;
         let mut env = vec![
             ("SIGNALPOST_DATABASE_URL".to_owned(), postgres.url()),
             ("SIGNALPOST_REDIS_URL".to_owned(), redis.url()),
@@ -141,34 +101,75 @@ impl Cluster {
             ("SIGNALPOST_KAFKA_SESSION_TIMEOUT_MS".to_owned(), "3000".to_owned()),
         ];
         env.extend(spec.env.iter().cloned());
-        let ours = |program: &str, name: &str| -> anyhow::Result<Spec> {
-            let program = binary(&spec.binaries, program)?;
-            Ok(Spec { env: env.clone(), ..Spec::new(name, program, folder.path()) })
-        };
-        ours("signalpost", "migrate")?.arg("migrate").run()?;
-        let services = |kind: &str, count: usize| -> anyhow::Result<Vec<Service>> {
-            (0..count)
-                .map(|index| {
-                    let port = free_port()?;
-                    let spec = ours(&format!("signalpost-{kind}"), &format!("{kind}-{index}"))?
-                        .env("SIGNALPOST_LISTEN", format!("127.0.0.1:{port}"));
-                    Service::start(spec, port)
-                })
-                .collect()
-        };
         let mut cluster = Self {
-            apis: services("api", spec.apis)?,
-            dispatchers: services("dispatcher", spec.dispatchers)?,
-            retries: services("retry", spec.retries)?,
+            apis: Vec::new(),
+            dispatchers: Vec::new(),
+            retries: Vec::new(),
             kafka,
             redis,
             postgres,
             folder,
+            binaries: spec.binaries.clone(),
+            env,
         };
+        cluster.migrate(&spec.binaries)?;
+        for (kind, count) in [(Kind::Api, spec.apis), (Kind::Dispatcher, spec.dispatchers), (Kind::Retry, spec.retries)]
+        {
+            for _ in 0..count {
+                cluster.launch(kind, &Own::default())?;
+            }
+        }
         for service in cluster.services() {
             service.wait_listening()?;
         }
         Ok(cluster)
+    }
+
+    /// `signalpost migrate`, as in that folder of binaries.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn migrate(&self, binaries: &Path) -> anyhow::Result<()> {
+        self.ours(binaries, "signalpost", "migrate")?.arg("migrate").run()
+    }
+
+    /// Starts one more service and waits until it listens.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn add(&mut self, kind: Kind, own: &Own) -> anyhow::Result<&mut Service> {
+        let service = self.launch(kind, own)?;
+        service.wait_listening()?;
+        Ok(service)
+    }
+
+    fn launch(&mut self, kind: Kind, own: &Own) -> anyhow::Result<&mut Service> {
+        let port = free_port()?;
+        let name = format!("{}-{}", kind.name(), self.of(kind).len());
+        let binaries = own.binaries.as_ref().unwrap_or(&self.binaries);
+        let mut spec = self
+            .ours(binaries, &format!("signalpost-{}", kind.name()), &name)?
+            .env("SIGNALPOST_LISTEN", format!("127.0.0.1:{port}"));
+        spec.env.extend(own.env.iter().cloned());
+        let service = Service::start(spec, port)?;
+        let services = self.of(kind);
+        services.push(service);
+        let last = services.len() - 1;
+        Ok(&mut services[last])
+    }
+
+    fn ours(&self, binaries: &Path, program: &str, name: &str) -> anyhow::Result<Spec> {
+        let program = binary(binaries, program)?;
+        Ok(Spec { env: self.env.clone(), ..Spec::new(name, program, self.folder.path()) })
+    }
+
+    /// Our services of one kind.
+    pub fn of(&mut self, kind: Kind) -> &mut Vec<Service> {
+        match kind {
+            Kind::Api => &mut self.apis,
+            Kind::Dispatcher => &mut self.dispatchers,
+            Kind::Retry => &mut self.retries,
+        }
     }
 
     /// All of our services.

@@ -58,16 +58,34 @@ pub fn jars(cache: &Path) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// A further listener of the broker. A broker tells its clients where to reach it, so a proxy needs a listener of its own
+/// whose clients are told the proxy's port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Where the broker listens.
+    pub port: u16,
+    /// Where its clients are told to connect to.
+    pub advertised: u16,
+}
+
 impl Kafka {
     /// Starts a broker with the jars of a folder.
     ///
     /// # Errors
     /// There is no JDK, or the broker does not start.
     pub fn start(jars: &Path) -> anyhow::Result<Self> {
+        Self::start_with(jars, &[])
+    }
+
+    /// Starts a broker that has further listeners.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(jars: &Path, further: &[Listener]) -> anyhow::Result<Self> {
         let java = find_program("java").context("no JDK is installed (`java` was not found)")?;
         let folder = tempfile::Builder::new().prefix("signalpost-kafka-").tempdir()?;
         let (port, controller_port) = (free_port()?, free_port()?);
-        fs::write(folder.path().join("server.properties"), properties(folder.path(), port, controller_port))?;
+        fs::write(folder.path().join("server.properties"), properties(folder.path(), port, controller_port, further))?;
         fs::write(folder.path().join("log4j.properties"), LOG4J)?;
         let spec = Spec { stop_signal: Signal::SIGTERM, ..Spec::new("kafka", java, folder.path()) }
             .args(&["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"])
@@ -93,6 +111,14 @@ impl Kafka {
     /// Its address.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops the broker in order (SIGTERM); its data stays.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.stop(Duration::from_secs(60)).map(drop)
     }
 
     /// Kills the broker; its data stays.
@@ -128,15 +154,22 @@ impl Kafka {
     }
 }
 
-fn properties(folder: &Path, port: u16, controller_port: u16) -> String {
+fn properties(folder: &Path, port: u16, controller_port: u16, further: &[Listener]) -> String {
+    let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+    for (index, listener) in further.iter().enumerate() {
+        listeners.push_str(&format!(",FURTHER{index}://127.0.0.1:{}", listener.port));
+        advertised.push_str(&format!(",FURTHER{index}://127.0.0.1:{}", listener.advertised));
+        protocols.push_str(&format!(",FURTHER{index}:PLAINTEXT"));
+    }
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

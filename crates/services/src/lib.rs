@@ -15,7 +15,7 @@ use std::net::TcpListener;
 
 use anyhow::Context as _;
 
-pub use cluster::{Cluster, ClusterSpec};
+pub use cluster::{Cluster, ClusterSpec, Ground, Kind, Own, Service};
 pub use kafka::Kafka;
 pub use postgres::Postgres;
 pub use process::Process;

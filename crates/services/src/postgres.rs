@@ -105,6 +105,15 @@ impl Postgres {
         self.process.stop(Duration::from_secs(20)).map(drop)
     }
 
+    /// Ends it at once, as a crash would (SIGQUIT, "immediate"): the next start recovers from its log. Its data stays.
+    ///
+    /// # Errors
+    /// It cannot be signalled, or waited for.
+    pub fn crash(&mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGQUIT)?;
+        self.process.wait(Duration::from_secs(20)).map(drop)
+    }
+
     /// Starts it again, on the same port and data.
     ///
     /// # Errors

@@ -192,6 +192,14 @@ impl Process {
         if self.is_running() {
             self.signal(self.stop_signal)?;
         }
+        self.wait(deadline)
+    }
+
+    /// Waits for its end; kills it where that does not come within `deadline`.
+    ///
+    /// # Errors
+    /// It did not end by itself.
+    pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let until = now() + deadline;
         loop {
             if let Some(status) = self.child.try_wait()? {
