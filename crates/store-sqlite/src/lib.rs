@@ -28,6 +28,8 @@ mod replays;
 mod retention;
 mod schedule;
 mod selection;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -56,7 +58,8 @@ struct Inner {
     readers: Readers,
     clock: Arc<dyn Clock>,
     changes: Changes,
-    _lock: File,
+    /// None: the database is in memory.
+    _lock: Option<File>,
 }
 
 impl SqliteStore {
@@ -75,7 +78,7 @@ impl SqliteStore {
             let readers = Readers::open(&file)?;
             let (moved, changes) = watch::channel(0);
             let writer = Writer::start(connection, Arc::clone(&clock), entropy, moved)?;
-            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, _lock: lock })
+            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, _lock: Some(lock) })
         };
         Ok(Self { inner: Arc::new(opened().map_err(|failure| failure.0)?) })
     }

@@ -73,6 +73,16 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
     Ok(connection)
 }
 
+/// A database in memory, with the schema of this version.
+#[cfg(feature = "simulation")]
+pub(crate) fn in_memory() -> Outcome<Connection> {
+    let mut connection = Connection::open_in_memory()?;
+    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = 1;")?;
+    connection.set_prepared_statement_cache_capacity(512);
+    migrate(&mut connection)?;
+    Ok(connection)
+}
+
 /// Frees what the process before this one held: the lock on the file tells that it is gone, and with it what it was fed and the
 /// requests that it had out. All of that is due now, and of each request its deadline has passed.
 pub(crate) fn release(connection: &mut Connection, now: Timestamp) -> Outcome<()> {

@@ -28,12 +28,26 @@ const LONGEST_READ: Duration = Duration::from_secs(5);
 pub(crate) struct Readers {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    /// There is no pool: reads run where they are asked for, on the connection that writes.
+    #[cfg(feature = "simulation")]
+    inline: Option<Arc<crate::simulation::Inline>>,
 }
 
 impl Readers {
     pub(crate) fn open(file: &Path) -> Outcome<Self> {
         let idle = (0..CONNECTIONS).map(|_| open::reader(file)).collect::<Outcome<Vec<_>>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), permits: Arc::new(Semaphore::new(CONNECTIONS)) })
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            permits: Arc::new(Semaphore::new(CONNECTIONS)),
+            #[cfg(feature = "simulation")]
+            inline: None,
+        })
+    }
+
+    /// One without a pool.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn inline(inline: Arc<crate::simulation::Inline>) -> Self {
+        Self { idle: Arc::default(), permits: Arc::new(Semaphore::new(0)), inline: Some(inline) }
     }
 
     /// Runs `read` in a transaction of its own, on what is committed now.
@@ -42,6 +56,10 @@ impl Readers {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
+        #[cfg(feature = "simulation")]
+        if let Some(inline) = &self.inline {
+            return inline.read(read).map_err(|failure| failure.0);
+        }
         let closed = || StoreError::Unavailable("the store is closed".into());
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
         let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;

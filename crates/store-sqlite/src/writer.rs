@@ -30,6 +30,9 @@ const MOST_JOBS: usize = 256;
 pub(crate) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
+    /// There is no thread: each job is its own group, run where it is handed in.
+    #[cfg(feature = "simulation")]
+    inline: Option<Arc<crate::simulation::Inline>>,
 }
 
 impl Writer {
@@ -45,7 +48,18 @@ impl Writer {
             .name("store-writer".into())
             .spawn(move || Work { connection, clock, entropy, changes }.run(&jobs))
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer: {error}")))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            #[cfg(feature = "simulation")]
+            inline: None,
+        })
+    }
+
+    /// One without a thread.
+    #[cfg(feature = "simulation")]
+    pub(crate) const fn inline(inline: Arc<crate::simulation::Inline>) -> Self {
+        Self { queue: None, thread: None, inline: Some(inline) }
     }
 
     /// Runs `work` in the next transaction, and returns when that is on disk.
@@ -57,6 +71,11 @@ impl Writer {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let (reply, answer) = oneshot::channel();
         let job = Box::new(Task { work: Some(work), result: None, reply });
+        #[cfg(feature = "simulation")]
+        if let Some(inline) = &self.inline {
+            inline.work().commit(vec![job]);
+            return answer.await.map_err(|_| closed())?;
+        }
         self.queue.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -105,11 +124,12 @@ where
     }
 }
 
-struct Work {
-    connection: Connection,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    changes: watch::Sender<u64>,
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) connection: Connection,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) changes: watch::Sender<u64>,
 }
 
 impl Work {
