@@ -14,7 +14,7 @@ use signalpost_testkit::{
     services::cluster::ADMIN_KEY,
 };
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
-use trial::{LONG, Trial, patient_retry, receiver};
+use trial::{LONG, Trial, patient_retry, receiver, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_main_job() {
@@ -119,10 +119,10 @@ async fn a_destination_is_routed_to_at_once_on_every_service(trial: &Trial) {
 
 async fn twenty_thousand_arrive_once_at_a_healthy_receiver(trial: &Trial) {
     let receiver = receiver().await;
-    trial.destination(&receiver, "/healthy", json!({"event_types": ["healthy"]})).await;
+    let destination = trial.destination(&receiver, "/healthy", json!({"event_types": ["healthy"]})).await;
     send(trial, "healthy", 20_000).await;
     receiver.wait_for_events(20_000, LONG).await.expect("all arrive");
-    quiet(trial).await;
+    settled(trial.client(), &[destination.clone()], 20_000).await;
     let stats = receiver.stats();
     assert_eq!(
         (stats.accepted, stats.events_accepted, stats.duplicates, stats.invalid),
@@ -143,7 +143,7 @@ async fn twenty_thousand_arrive_at_a_receiver_that_fails_most_of_the_time(trial:
         if stats.events_accepted == 20_000 { Ok(()) } else { Err(stats) }
     })
     .await;
-    quiet(trial).await;
+    settled(trial.client(), &[destination.clone()], 20_000).await;
     let stats = receiver.stats();
     assert_eq!((stats.duplicates, stats.invalid), (0, 0), "{stats:?}");
     let dead = trial.client().get(&format!("/v1/dead-letters?destination_id={destination}")).await.expect("a list");
@@ -256,22 +256,4 @@ async fn a_large_fan_out_is_expanded(trial: &Trial) {
     })
     .await;
     assert_eq!(receiver.stats().duplicate_deliveries, 0);
-}
-
-/// Waits until nothing waits and nothing is on the bus, as the gauges say, so that a late duplicate would have come.
-async fn quiet(trial: &Trial) {
-    let retry = signalpost_testkit::Client::new(&trial.cluster.retries[0].url(), ADMIN_KEY);
-    eventually("all is quiet", LONG, || async {
-        let mut busy = Vec::new();
-        for name in ["signalpost_deliveries_pending", "signalpost_consumer_lag"] {
-            let value = retry.metric(name).await.map_err(|error| error.to_string())?;
-            if value != 0.0 {
-                busy.push(format!("{name} = {value}"));
-            }
-        }
-        if busy.is_empty() { Ok(()) } else { Err(busy.join(", ")) }
-    })
-    .await;
-    // One more turn of the feed and of the reconciler.
-    tokio::time::sleep(Duration::from_secs(1)).await;
 }

@@ -6,10 +6,8 @@ mod trial;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde_json::json;
-use signalpost_testkit::{env, eventually};
-use tokio::time::Instant;
-use trial::{LONG, Load, Trial, all_arrive, patient_retry, receiver};
+use signalpost_testkit::env;
+use trial::{Load, Target, Trial};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Victim {
@@ -28,10 +26,7 @@ async fn killed_services_lose_nothing() {
 }
 
 async fn killed(trial: &mut Trial, victim: Victim, rounds: usize) {
-    let receiver = receiver().await;
-    let mut further = patient_retry();
-    further["event_types"] = json!(["load.posted"]);
-    let destination = trial.destination(&receiver, "/load", further).await;
+    let target = Target::new(trial, "load").await;
     let load = Load::start(&trial.clients, &format!("{victim:?}"), 16, Duration::from_millis(2));
     let mut probes = BTreeSet::new();
     for round in 0..rounds {
@@ -52,32 +47,20 @@ async fn killed(trial: &mut Trial, victim: Victim, rounds: usize) {
             Victim::Retry => &mut trial.cluster.retries,
         };
         services[index].restart().expect("started again");
-        let restarted = Instant::now();
-        let probe = json!({"type": "load.posted", "data": {"probe": round}});
         let key = format!("{victim:?}-probe-{round}");
-        let answer = trial.client().post_event_surely(&probe, &key, LONG).await.expect("accepted");
-        let id = answer["id"].as_str().expect("an id").to_owned();
-        let arrived = || async { receiver.accepted_by_event().contains_key(&id).then_some(()).ok_or(&id) };
-        eventually("an event posted after the restart arrives", LONG, arrived).await;
-        println!("{victim:?} restarted: moving again after {:?}", restarted.elapsed());
+        let (id, moving_after) = target.moving(trial.client(), &key).await;
+        println!("{victim:?} restarted: moving again after {moving_after:?}");
         probes.insert(id);
     }
     load.more(100).await;
     let mut accepted = load.finish().await;
     accepted.append(&mut probes);
-    all_arrive(&receiver, &accepted).await;
-    let stats = receiver.stats();
-    println!("{victim:?} killed {rounds} times: {} events, {} duplicates", accepted.len(), stats.duplicates);
+    let duplicates = target.over(trial.client(), &format!("{victim:?} killed {rounds} times"), &accepted).await;
     if victim == Victim::Dispatcher {
         // Only requests that were out, or whose outcomes were not yet written, may be repeated: at each kill at most the slots
-        // of the one destination, and what they took in while one batch of outcomes was being written.
-        assert!(stats.duplicates <= 300 * rounds as u64, "{stats:?}");
+        // of a destination, and what they took in while one batch of outcomes was being written.
+        assert!(duplicates <= 300 * rounds as u64, "{duplicates} duplicates");
     } else {
-        assert_eq!(stats.duplicates, 0, "a kill of {victim:?} made duplicates: {stats:?}");
+        assert_eq!(duplicates, 0, "a kill of {victim:?} made duplicates");
     }
-    trial
-        .client()
-        .request(reqwest::Method::DELETE, &format!("/v1/destinations/{destination}"), None, &[])
-        .await
-        .expect("deleted");
 }

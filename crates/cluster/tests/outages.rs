@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
-use signalpost_testkit::{Client, eventually};
-use trial::{LONG, Load, Trial, all_arrive, patient_retry, receiver};
+use signalpost_testkit::eventually;
+use trial::{LONG, Load, Target, Trial, all_run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outages_heal_by_themselves() {
@@ -18,30 +18,30 @@ async fn outages_heal_by_themselves() {
     kafka_loses_its_data(&mut trial).await;
     redis_frozen_then_stopped(&mut trial).await;
     postgres_stopped(&mut trial).await;
-    for service in trial.cluster.services() {
-        let process = service.process.as_mut().expect("never stopped by us");
-        assert!(process.is_running(), "a service ended during an outage");
-    }
+    kafka_restarted(&mut trial).await;
+    postgres_restarted(&mut trial).await;
+    all_run(&mut trial);
 }
 
-async fn loaded(trial: &Trial, name: &str) -> (signalpost_testkit::receiver::Receiver, String, Load) {
-    let receiver = receiver().await;
-    let mut further = patient_retry();
-    further["event_types"] = json!(["load.posted"]);
-    let destination = trial.destination(&receiver, "/load", further).await;
+async fn loaded(trial: &Trial, name: &str) -> (Target, Load) {
+    let target = Target::new(trial, name).await;
     let load = Load::start(&trial.clients, name, 8, Duration::from_millis(10));
     load.more(100).await;
-    (receiver, destination, load)
+    (target, load)
 }
 
-async fn forget(client: &Client, destination: &str) {
-    let path = format!("/v1/destinations/{destination}");
-    let (status, _) = client.request(Method::DELETE, &path, None, &[]).await.expect("an answer");
-    assert_eq!(status, StatusCode::NO_CONTENT);
+/// Ends the load when it moves again, waits until everything has arrived, says how it went.
+async fn over(trial: &Trial, what: &str, target: &Target, load: Load) {
+    let (probe, after) = target.moving(trial.client(), &format!("{what}: it moves")).await;
+    println!("{what}: moving {:.1} s after it was over", after.as_secs_f64());
+    load.more(100).await;
+    let mut accepted = load.finish().await;
+    accepted.insert(probe);
+    target.over(trial.client(), what, &accepted).await;
 }
 
 async fn kafka_stopped_for_twenty_seconds(trial: &mut Trial) {
-    let (receiver, destination, load) = loaded(trial, "kafka-stopped").await;
+    let (target, load) = loaded(trial, "kafka-stopped").await;
     trial.cluster.kafka.halt().expect("stopped");
     let before = load.count();
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -52,37 +52,29 @@ async fn kafka_stopped_for_twenty_seconds(trial: &mut Trial) {
         load.count()
     );
     trial.cluster.kafka.resume().expect("started");
-    load.more(100).await;
-    let accepted = load.finish().await;
-    all_arrive(&receiver, &accepted).await;
-    println!("Kafka stopped for 20 s: {} events, {} duplicates", accepted.len(), receiver.stats().duplicates);
-    forget(trial.client(), &destination).await;
+    over(trial, "Kafka stopped for 20 s", &target, load).await;
 }
 
 async fn kafka_loses_its_data(trial: &mut Trial) {
-    let (receiver, destination, load) = loaded(trial, "kafka-lost").await;
+    let (target, load) = loaded(trial, "kafka-lost").await;
     trial.cluster.kafka.halt().expect("stopped");
     trial.cluster.kafka.lose_data().expect("removed");
     load.more(100).await;
     trial.cluster.kafka.resume().expect("started");
-    load.more(100).await;
-    let accepted = load.finish().await;
-    all_arrive(&receiver, &accepted).await;
-    println!("Kafka's data deleted: {} events, {} duplicates", accepted.len(), receiver.stats().duplicates);
-    forget(trial.client(), &destination).await;
+    over(trial, "Kafka's data deleted", &target, load).await;
 }
 
 async fn redis_frozen_then_stopped(trial: &mut Trial) {
-    let (receiver, destination, load) = loaded(trial, "redis").await;
+    let (target, load) = loaded(trial, "redis").await;
     for frozen in [true, false] {
         if frozen {
             trial.cluster.redis.process.freeze().expect("frozen");
         } else {
             trial.cluster.redis.halt().expect("stopped");
         }
-        let before = receiver.stats().events_accepted;
+        let before = target.receiver.stats().events_accepted;
         eventually("deliveries go on without Redis", LONG, || async {
-            let now = receiver.stats().events_accepted;
+            let now = target.receiver.stats().events_accepted;
             if now > before + 200 { Ok(()) } else { Err(now - before) }
         })
         .await;
@@ -92,14 +84,11 @@ async fn redis_frozen_then_stopped(trial: &mut Trial) {
             trial.cluster.redis.resume().expect("started");
         }
     }
-    let accepted = load.finish().await;
-    all_arrive(&receiver, &accepted).await;
-    println!("Redis frozen, then stopped: {} events, {} duplicates", accepted.len(), receiver.stats().duplicates);
-    forget(trial.client(), &destination).await;
+    over(trial, "Redis frozen, then stopped", &target, load).await;
 }
 
 async fn postgres_stopped(trial: &mut Trial) {
-    let (receiver, destination, load) = loaded(trial, "postgres").await;
+    let (target, load) = loaded(trial, "postgres").await;
     trial.cluster.postgres.halt().expect("stopped");
     let event = json!({"type": "nobody.wants", "data": {}});
     let client = trial.client().clone();
@@ -113,9 +102,26 @@ async fn postgres_stopped(trial: &mut Trial) {
     let (ready, _) = client.request(Method::GET, "/health/ready", None, &[]).await.expect("an answer");
     assert_eq!(ready, StatusCode::SERVICE_UNAVAILABLE);
     trial.cluster.postgres.resume().expect("started");
+    over(trial, "PostgreSQL stopped", &target, load).await;
+}
+
+/// The broker stops in order and starts again: what it had, it keeps.
+async fn kafka_restarted(trial: &mut Trial) {
+    let (target, load) = loaded(trial, "kafka-restarted").await;
+    for _ in 0..2 {
+        tokio::task::block_in_place(|| trial.cluster.kafka.stop().and_then(|()| trial.cluster.kafka.resume()))
+            .expect("restarted");
+        load.more(100).await;
+    }
+    over(trial, "Kafka restarted twice", &target, load).await;
+}
+
+/// In order first, then as by a crash: sessions are cut in the middle of their transactions.
+async fn postgres_restarted(trial: &mut Trial) {
+    let (target, load) = loaded(trial, "postgres-restarted").await;
+    let postgres = &mut trial.cluster.postgres;
+    tokio::task::block_in_place(|| postgres.halt().and_then(|()| postgres.resume())).expect("restarted");
     load.more(200).await;
-    let accepted = load.finish().await;
-    all_arrive(&receiver, &accepted).await;
-    println!("PostgreSQL stopped: {} events, {} duplicates", accepted.len(), receiver.stats().duplicates);
-    forget(trial.client(), &destination).await;
+    tokio::task::block_in_place(|| postgres.crash().and_then(|()| postgres.resume())).expect("recovered");
+    over(trial, "PostgreSQL restarted, then crashed", &target, load).await;
 }

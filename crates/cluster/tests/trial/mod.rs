@@ -11,16 +11,20 @@ use std::{
     time::Duration,
 };
 
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use signalpost_testkit::{
     Client, env, eventually,
-    receiver::{Receiver, ReceiverSettings},
-    services::{Cluster, ClusterSpec, cluster::ADMIN_KEY},
+    receiver::{Arrival, Receiver, ReceiverSettings},
+    services::{Cluster, ClusterSpec, Kind, Service, cluster::ADMIN_KEY},
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const LONG: Duration = Duration::from_secs(180);
+
+/// Over how many destinations a load spreads: more than there are partitions.
+pub const SPREAD: usize = 24;
 
 pub struct Trial {
     pub cluster: Cluster,
@@ -30,22 +34,17 @@ pub struct Trial {
 impl Trial {
     /// Starts everything and waits until the API is ready. Blocks this thread: the services live as long as it does.
     pub async fn start(apis: usize, dispatchers: usize, retries: usize) -> Self {
-        let cluster = Cluster::start(&ClusterSpec {
-            binaries: env::binaries(),
-            cache: env::services_cache(),
-            apis,
-            dispatchers,
-            retries,
-            durable: false,
-            env: Vec::new(),
-        })
-        .expect("the cluster starts");
+        Self::on(Cluster::start(&ClusterSpec { apis, dispatchers, retries, ..spec() }).expect("the cluster starts"))
+            .await
+    }
+
+    /// With a cluster that runs already, as soon as its API services are ready.
+    pub async fn on(cluster: Cluster) -> Self {
         let clients: Vec<Client> = cluster.apis.iter().map(|api| Client::new(&api.url(), ADMIN_KEY)).collect();
-        let trial = Self { cluster, clients };
-        for client in &trial.clients {
-            eventually("the api is ready", LONG, || client.get("/health/ready")).await;
+        for api in &cluster.apis {
+            ready(api).await;
         }
-        trial
+        Self { cluster, clients }
     }
 
     pub fn client(&self) -> &Client {
@@ -60,6 +59,132 @@ impl Trial {
         receiver.set_secret_at(path, secret).expect("a well-formed secret");
         destination["id"].as_str().expect("an id").to_owned()
     }
+}
+
+/// A cluster of the binaries under test, with no service yet.
+pub fn spec() -> ClusterSpec {
+    ClusterSpec {
+        binaries: env::binaries(),
+        cache: env::services_cache(),
+        apis: 0,
+        dispatchers: 0,
+        retries: 0,
+        durable: false,
+        env: Vec::new(),
+    }
+}
+
+/// Waits until a service says that it is ready.
+pub async fn ready(service: &Service) {
+    let client = Client::new(&service.url(), ADMIN_KEY);
+    eventually(&format!("{} is ready", service.name()), LONG, || client.get("/health/ready")).await;
+}
+
+/// SIGTERM, a drained end with exit code 0, a new start, ready. Beside the load, so that this thread may block.
+pub async fn roll(trial: &mut Trial, kind: Kind, index: usize) {
+    let service = &mut trial.cluster.of(kind)[index];
+    tokio::task::block_in_place(|| service.stop().and_then(|()| service.restart())).expect("stopped and started again");
+    ready(&trial.cluster.of(kind)[index]).await;
+}
+
+/// Fails where a service has ended by itself.
+pub fn all_run(trial: &mut Trial) {
+    for service in trial.cluster.services() {
+        let name = service.name().to_owned();
+        let process = service.process.as_mut().expect("not stopped by us");
+        assert!(process.is_running(), "{name} ended; its log ends:\n{}", process.log_tail());
+    }
+}
+
+/// Waits until these destinations have that many deliveries, all of them delivered: so nothing of them will be sent again.
+pub async fn settled(client: &Client, destinations: &[String], deliveries: usize) {
+    eventually("every delivery is delivered", LONG, || async {
+        let mut delivered = 0;
+        for destination in destinations {
+            delivered += delivered_of(client, destination).await?;
+        }
+        if delivered == deliveries as u64 { Ok(()) } else { Err(format!("{delivered} of {deliveries} are delivered")) }
+    })
+    .await;
+}
+
+/// How many deliveries of a destination are delivered, where none is open.
+async fn delivered_of(client: &Client, destination: &str) -> Result<u64, String> {
+    for status in ["pending", "retrying"] {
+        let path = format!("/v1/deliveries?destination_id={destination}&status={status}&limit=1");
+        let open = client.get(&path).await.map_err(|error| error.to_string())?;
+        if open["data"] != json!([]) {
+            return Err(open.to_string());
+        }
+    }
+    let selection = json!({"destination_id": destination, "statuses": ["delivered"], "dry_run": true});
+    let counted = client.post("/v1/replays", &selection).await.map_err(|error| error.to_string())?;
+    counted["matched"].as_u64().ok_or_else(|| counted.to_string())
+}
+
+/// The type of the n-th event of a load: each goes to another destination, and so to all partitions in turn.
+fn load_type(number: usize) -> String {
+    format!("load.posted.{}", number % SPREAD)
+}
+
+/// Where a load goes: one receiver, [`SPREAD`] destinations.
+pub struct Target {
+    pub receiver: Receiver,
+    pub destinations: Vec<String>,
+}
+
+impl Target {
+    /// Creates the destinations, at paths that begin with `name`.
+    pub async fn new(trial: &Trial, name: &str) -> Self {
+        let receiver = receiver().await;
+        let mut destinations = Vec::with_capacity(SPREAD);
+        for number in 0..SPREAD {
+            let mut further = patient_retry();
+            further["event_types"] = json!([load_type(number)]);
+            destinations.push(trial.destination(&receiver, &format!("/{name}/{number}"), further).await);
+        }
+        Self { receiver, destinations }
+    }
+
+    /// Posts one event and waits until it arrives; its id, and how long that took.
+    pub async fn moving(&self, client: &Client, key: &str) -> (String, Duration) {
+        let since = Instant::now();
+        let probe = json!({"type": load_type(0), "data": {"probe": key}});
+        let answer = client.post_event_surely(&probe, key, LONG).await.expect("accepted");
+        let id = answer["id"].as_str().expect("an id").to_owned();
+        let arrived = || async { self.receiver.accepted_by_event().contains_key(&id).then_some(()).ok_or(&id) };
+        eventually("an event posted afterwards arrives", LONG, arrived).await;
+        (id, since.elapsed())
+    }
+
+    /// Waits until everything accepted has arrived and nothing is left that could still come; then deletes the
+    /// destinations. Says how it went; the number of duplicates.
+    pub async fn over(&self, client: &Client, what: &str, accepted: &BTreeSet<String>) -> u64 {
+        let since = Instant::now();
+        all_arrive(&self.receiver, accepted).await;
+        settled(client, &self.destinations, accepted.len()).await;
+        let stats = self.receiver.stats();
+        println!(
+            "{what}: {} events, {} duplicates, {} requests, all settled {:.1} s after the load ended",
+            accepted.len(),
+            stats.duplicates,
+            stats.requests,
+            since.elapsed().as_secs_f64()
+        );
+        for destination in &self.destinations {
+            let path = format!("/v1/destinations/{destination}");
+            let (status, answer) = client.request(Method::DELETE, &path, None, &[]).await.expect("an answer");
+            assert_eq!(status, StatusCode::NO_CONTENT, "{answer}");
+        }
+        stats.duplicates
+    }
+}
+
+/// The deliveries of which more than one request came, each with its requests.
+pub fn repeated(receiver: &Receiver) -> Vec<(String, Vec<Arrival>)> {
+    let mut repeated: Vec<_> = receiver.by_delivery().into_iter().filter(|(_, arrivals)| arrivals.len() > 1).collect();
+    repeated.sort_by(|(one, _), (other, _)| one.cmp(other));
+    repeated
 }
 
 /// A receiver that remembers every id and keeps few bodies.
@@ -92,12 +217,12 @@ impl Load {
             let (stop, count, accepted) = (Arc::clone(&load.stop), Arc::clone(&load.count), Arc::clone(&load.accepted));
             let name = name.to_owned();
             load.tasks.spawn(async move {
-                for number in 0.. {
+                for number in 0_usize.. {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
                     let key = format!("{name}-{worker}-{number}");
-                    let event = json!({"type": "load.posted", "data": {"key": key}});
+                    let event = json!({"type": load_type(worker + number), "data": {"key": key}});
                     let answer = client.post_event_surely(&event, &key, LONG).await.expect("accepted at last");
                     accepted.lock().expect("no poison").insert(answer["id"].as_str().expect("an id").to_owned());
                     count.fetch_add(1, Ordering::SeqCst);
