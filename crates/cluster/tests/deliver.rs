@@ -4,7 +4,7 @@
 
 mod trial;
 
-use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, process::Stdio, slice, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ async fn twenty_thousand_arrive_once_at_a_healthy_receiver(trial: &Trial) {
     let destination = trial.destination(&receiver, "/healthy", json!({"event_types": ["healthy"]})).await;
     send(trial, "healthy", 20_000).await;
     receiver.wait_for_events(20_000, LONG).await.expect("all arrive");
-    settled(trial.client(), &[destination.clone()], 20_000).await;
+    settled(trial.client(), slice::from_ref(&destination), 20_000).await;
     let stats = receiver.stats();
     assert_eq!(
         (stats.accepted, stats.events_accepted, stats.duplicates, stats.invalid),
@@ -143,7 +143,7 @@ async fn twenty_thousand_arrive_at_a_receiver_that_fails_most_of_the_time(trial:
         if stats.events_accepted == 20_000 { Ok(()) } else { Err(stats) }
     })
     .await;
-    settled(trial.client(), &[destination.clone()], 20_000).await;
+    settled(trial.client(), slice::from_ref(&destination), 20_000).await;
     let stats = receiver.stats();
     assert_eq!((stats.duplicates, stats.invalid), (0, 0), "{stats:?}");
     let dead = trial.client().get(&format!("/v1/dead-letters?destination_id={destination}")).await.expect("a list");

@@ -48,9 +48,9 @@ async fn killed(trial: &mut Trial, victim: Victim, rounds: usize) {
         };
         services[index].restart().expect("started again");
         let key = format!("{victim:?}-probe-{round}");
-        let (id, moving_after) = target.moving(trial.client(), &key).await;
+        let (mut ids, moving_after) = target.moving(trial.client(), &key).await;
         println!("{victim:?} restarted: moving again after {moving_after:?}");
-        probes.insert(id);
+        probes.append(&mut ids);
     }
     load.more(100).await;
     let mut accepted = load.finish().await;

@@ -32,11 +32,11 @@ async fn loaded(trial: &Trial, name: &str) -> (Target, Load) {
 
 /// Ends the load when it moves again, waits until everything has arrived, says how it went.
 async fn over(trial: &Trial, what: &str, target: &Target, load: Load) {
-    let (probe, after) = target.moving(trial.client(), &format!("{what}: it moves")).await;
+    let (mut probes, after) = target.moving(trial.client(), &format!("{what}: it moves")).await;
     println!("{what}: moving {:.1} s after it was over", after.as_secs_f64());
     load.more(100).await;
     let mut accepted = load.finish().await;
-    accepted.insert(probe);
+    accepted.append(&mut probes);
     target.over(trial.client(), what, &accepted).await;
 }
 

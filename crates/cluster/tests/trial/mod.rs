@@ -146,22 +146,49 @@ impl Target {
         Self { receiver, destinations }
     }
 
-    /// Posts one event and waits until it arrives; its id, and how long that took.
-    pub async fn moving(&self, client: &Client, key: &str) -> (String, Duration) {
+    /// Posts one event for each destination, and so for each partition, and waits until all arrive; their ids, and how long
+    /// that took.
+    pub async fn moving(&self, client: &Client, key: &str) -> (BTreeSet<String>, Duration) {
         let since = Instant::now();
-        let probe = json!({"type": load_type(0), "data": {"probe": key}});
-        let answer = client.post_event_surely(&probe, key, LONG).await.expect("accepted");
-        let id = answer["id"].as_str().expect("an id").to_owned();
-        let arrived = || async { self.receiver.accepted_by_event().contains_key(&id).then_some(()).ok_or(&id) };
-        eventually("an event posted afterwards arrives", LONG, arrived).await;
-        (id, since.elapsed())
+        let key = key.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let probes = (0..SPREAD).map(|number| {
+            let (client, key) = (client.clone(), format!("{key}-{number}"));
+            async move {
+                let event = json!({"type": load_type(number), "data": {"probe": key}});
+                client.post_event_surely(&event, &key, LONG).await.expect("accepted")
+            }
+        });
+        let mut ids = BTreeSet::new();
+        for answer in probes.collect::<JoinSet<_>>().join_all().await {
+            ids.insert(answer["id"].as_str().expect("an id").to_owned());
+        }
+        self.has(&ids).await;
+        (ids, since.elapsed())
+    }
+
+    /// Waits until every one of these events was answered with 2xx by the receiver.
+    pub async fn has(&self, accepted: &BTreeSet<String>) {
+        eventually("every accepted event arrives", LONG, || async {
+            let arrived = self.receiver.accepted_by_event();
+            let missing: Vec<&String> =
+                accepted.iter().filter(|id| arrived.get(*id).is_none_or(|count| *count == 0)).collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} missing, such as {:?}", missing.len(), &missing[..missing.len().min(3)]))
+            }
+        })
+        .await;
     }
 
     /// Waits until everything accepted has arrived and nothing is left that could still come; then deletes the
     /// destinations. Says how it went; the number of duplicates.
     pub async fn over(&self, client: &Client, what: &str, accepted: &BTreeSet<String>) -> u64 {
         let since = Instant::now();
-        all_arrive(&self.receiver, accepted).await;
+        self.has(accepted).await;
+        let strangers = self.receiver.accepted_by_event().keys().filter(|id| !accepted.contains(*id)).count();
+        assert_eq!(strangers, 0, "events arrived that nobody was told of: a repeated key made a second event");
+        assert_eq!(self.receiver.stats().invalid, 0, "a signature was wrong");
         settled(client, &self.destinations, accepted.len()).await;
         let stats = self.receiver.stats();
         println!(
@@ -238,6 +265,11 @@ impl Load {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// The ids of all that were accepted so far.
+    pub fn so_far(&self) -> BTreeSet<String> {
+        self.accepted.lock().expect("no poison").clone()
+    }
+
     /// Waits until that many more are accepted.
     pub async fn more(&self, more: usize) {
         let wanted = self.count() + more;
@@ -254,26 +286,8 @@ impl Load {
         while let Some(done) = self.tasks.join_next().await {
             done.expect("a producer ends well");
         }
-        let accepted = self.accepted.lock().expect("no poison").clone();
+        let accepted = self.so_far();
         assert_eq!(accepted.len(), self.count(), "two keys were answered with one event");
         accepted
     }
-}
-
-/// Waits until every one of these events was answered with 2xx by the receiver, then checks that no other arrived.
-pub async fn all_arrive(receiver: &Receiver, accepted: &BTreeSet<String>) {
-    eventually("every accepted event arrives", LONG, || async {
-        let arrived = receiver.accepted_by_event();
-        let missing: Vec<&String> =
-            accepted.iter().filter(|id| arrived.get(*id).is_none_or(|count| *count == 0)).collect();
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{} missing, such as {:?}", missing.len(), &missing[..missing.len().min(3)]))
-        }
-    })
-    .await;
-    let strangers = receiver.accepted_by_event().keys().filter(|id| !accepted.contains(*id)).count();
-    assert_eq!(strangers, 0, "events arrived that nobody was told of: a repeated key made a second event");
-    assert_eq!(receiver.stats().invalid, 0, "a signature was wrong");
 }
