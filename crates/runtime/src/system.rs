@@ -9,13 +9,21 @@ use signalpost_core::{Clock, Entropy, Timestamp};
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     start: Instant,
+    /// Added to the system's time.
+    offset_us: i64,
 }
 
 impl SystemClock {
     /// A clock whose `elapsed` starts now.
     #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn new() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Instant::now(), offset_us: 0 }
+    }
+
+    /// The same on a machine whose clock is off by so many milliseconds. `elapsed` is not: it belongs to no date.
+    #[must_use]
+    pub fn off_by_ms(self, offset_ms: i64) -> Self {
+        Self { offset_us: offset_ms.saturating_mul(1_000), ..self }
     }
 }
 
@@ -29,7 +37,7 @@ impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX).saturating_add(self.offset_us))
     }
 
     fn elapsed(&self) -> Duration {

@@ -14,6 +14,10 @@ use crate::Failure;
 /// What threads of the runtime get at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Milliseconds that are added to the clock of this process, for tests with machines whose clocks differ. Not a setting, as
+/// nobody is served by a wrong clock; variables whose names begin so are left to tests.
+const CLOCK_OFFSET: &str = "SIGNALPOST_TEST_CLOCK_OFFSET_MS";
+
 /// Runs a command. The first SIGINT or SIGTERM drains it, the second ends it at once.
 pub fn run<F>(main: impl FnOnce(Shutdown) -> F) -> ExitCode
 where
@@ -72,8 +76,16 @@ impl Process {
         })?;
         raise_file_limit();
         let metrics = Metrics::install()?;
-        Ok(Self { metrics, clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy), _logs: logs })
+        Ok(Self { metrics, clock: Arc::new(clock()?), entropy: Arc::new(SystemEntropy), _logs: logs })
     }
+}
+
+/// The system's clock, off by [`CLOCK_OFFSET`].
+fn clock() -> Result<SystemClock, Failure> {
+    let Ok(offset) = std::env::var(CLOCK_OFFSET) else { return Ok(SystemClock::new()) };
+    let offset_ms = offset.parse().map_err(|_| Failure::setting(format!("{CLOCK_OFFSET}: {offset} is no number")))?;
+    tracing::warn!(offset_ms, "this clock is off on purpose: {CLOCK_OFFSET} is for tests");
+    Ok(SystemClock::new().off_by_ms(offset_ms))
 }
 
 /// The soft limit is often 1,024 for the sake of old programs; the hard one is what may be used.
