@@ -88,7 +88,8 @@ impl Inspector {
     /// # Errors
     /// A row cannot be read: a bug.
     pub fn audit(&self) -> Result<Vec<String>, StoreError> {
-        audit::broken(&self.inline.work().connection).map_err(|failure| failure.0)
+        let work = self.inline.work();
+        audit::broken(&work.connection, work.clock.now()).map_err(|failure| failure.0)
     }
 
     /// What is not finished, and does not wait for a person.

@@ -1,7 +1,7 @@
 //! Looks at all tables at once.
 
 use rusqlite::Connection;
-use signalpost_core::{DeliveryId, DeliveryState, DestinationId};
+use signalpost_core::{DeliveryId, DeliveryState, DestinationId, Timestamp};
 
 use crate::{
     columns::{id, state},
@@ -63,10 +63,11 @@ const RULES: &[&str] = &[
      HAVING count(*) IS NOT (SELECT depth FROM queues q WHERE q.destination_id = w.destination_id)",
     "SELECT 'queue ' || hex(q.destination_id) || ' says ' || q.depth || ' and none waits' FROM queues q
      WHERE NOT EXISTS (SELECT 1 FROM waiting w WHERE w.destination_id = q.destination_id)",
+    // A queue that was served rests for a second where it is limited.
     "SELECT 'queue ' || hex(q.destination_id) || ' is looked at ' ||
          (q.next_due - max(min(w.due_at), q.hold_until)) || ' us too late'
      FROM queues q JOIN waiting w ON w.destination_id = q.destination_id
-     GROUP BY q.destination_id HAVING q.next_due > max(min(w.due_at), q.hold_until)",
+     GROUP BY q.destination_id HAVING q.next_due > max(min(w.due_at), q.hold_until, NOW + 1000000)",
     "SELECT 'queue ' || hex(q.destination_id) || ' is blocked: ' || q.blocked || ', its destination is ' ||
          coalesce(d.state, 'gone')
      FROM queues q LEFT JOIN destinations d ON d.id = q.destination_id
@@ -80,10 +81,10 @@ const RULES: &[&str] = &[
 ];
 
 /// The rules that are broken now.
-pub(super) fn broken(connection: &Connection) -> Outcome<Vec<String>> {
+pub(super) fn broken(connection: &Connection, now: Timestamp) -> Outcome<Vec<String>> {
     let mut broken = Vec::new();
     for rule in RULES {
-        let mut statement = connection.prepare_cached(rule)?;
+        let mut statement = connection.prepare(&rule.replace("NOW", &now.as_micros().to_string()))?;
         for text in statement.query_map([], |row| row.get(0))? {
             broken.push(text?);
         }

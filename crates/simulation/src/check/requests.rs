@@ -1,0 +1,109 @@
+//! Checks of what reaches destinations.
+
+use signalpost_core::{DeliveryId, DeliveryState, DestinationId, destination::RateLimit};
+use tokio::time::Instant;
+
+use super::{Allowance, Checker, Expected, Invariant, Violation};
+
+/// Whether `max_in_flight` counts over all dispatchers.
+const SHARED_SLOTS: bool = false;
+
+/// One request that a destination saw.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Of which delivery.
+    pub delivery: DeliveryId,
+    /// The number of the attempt, as it was told to the destination.
+    pub number: u32,
+    /// Where to.
+    pub destination: DestinationId,
+    /// Who sent it.
+    pub life: String,
+    /// It has begun and not ended.
+    pub is_out: bool,
+    /// Who sent it got an answer.
+    pub is_answered: bool,
+}
+
+impl Checker {
+    /// A destination was created, or changed.
+    pub fn expect(&mut self, id: DestinationId, name: &str, rate: Option<RateLimit>, max_in_flight: Option<u32>, now: Instant) {
+        let expected = self.destinations.entry(id).or_insert_with(|| Expected { name: name.to_owned(), ..Expected::default() });
+        expected.rate = rate.map(|rate| Allowance::new(rate, now));
+        expected.max_in_flight = max_in_flight;
+    }
+
+    /// A request reaches its destination.
+    ///
+    /// # Errors
+    /// I4, I5, I7.
+    pub fn request_started(
+        &mut self,
+        life: &str,
+        delivery: DeliveryId,
+        number: u32,
+        now: Instant,
+    ) -> Result<usize, Violation> {
+        let Some(known) = self.deliveries.get_mut(&delivery) else {
+            return Violation::of(Invariant::Sound, format!("a request for {delivery}, which is not in the store"));
+        };
+        known.requests += 1;
+        self.unsent.remove(&delivery);
+        if known.at_most_once && known.requests > 1 {
+            return Violation::of(Invariant::AtMostOnce, format!("{delivery} is sent for the {}. time", known.requests));
+        }
+        if let Some((lane, place)) = known.lane
+            && let Some((first, earlier)) = self.lanes.get(&(known.destination, lane)).and_then(|open| open.iter().next())
+        {
+            if *first < place {
+                let text = format!("{delivery} starts while {earlier}, which is before it in its lane, has not ended");
+                return Violation::of(Invariant::Order, text);
+            }
+            if known.state.is_final() && known.state != DeliveryState::Cancelled {
+                let text = format!("{delivery} has ended and starts again, behind {earlier} in its lane");
+                return Violation::of(Invariant::Order, text);
+            }
+        }
+        let destination = known.destination;
+        let dispatchers = if SHARED_SLOTS { 1 } else { self.dispatchers };
+        if let Some(expected) = self.destinations.get_mut(&destination) {
+            expected.in_flight += 1;
+            let name = &expected.name;
+            if expected.max_in_flight.is_some_and(|most| expected.in_flight > most * dispatchers) {
+                let text = format!("{} requests to {name} are out at once", expected.in_flight);
+                return Violation::of(Invariant::Limits, text);
+            }
+            if let Some(lacking) = expected.rate.as_mut().and_then(|rate| rate.take(now)) {
+                let text = format!("a request to {name} is sent {lacking:.2} tokens beyond its limit");
+                return Violation::of(Invariant::Limits, text);
+            }
+        }
+        let life = life.to_owned();
+        self.requests.push(Request { delivery, number, destination, life, is_out: true, is_answered: false });
+        Ok(self.requests.len() - 1)
+    }
+
+    /// It ended; `answered`: who sent it knows how.
+    pub fn request_ended(&mut self, request: usize, answered: bool) {
+        let Some(request) = self.requests.get_mut(request).filter(|request| request.is_out) else { return };
+        (request.is_out, request.is_answered) = (false, answered);
+        if let Some(expected) = self.destinations.get_mut(&request.destination) {
+            expected.in_flight = expected.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// Every request that its process could account for is an attempt.
+    pub(super) fn all_accounted(&self, accountable: impl Fn(&str) -> bool) -> Result<(), Violation> {
+        for request in &self.requests {
+            let lived = request.is_answered && !self.dead.contains(&request.life) && accountable(&request.life);
+            let Some(known) = self.deliveries.get(&request.delivery).filter(|_| lived) else { continue };
+            let ended_otherwise = matches!(known.state, DeliveryState::Cancelled | DeliveryState::Dead);
+            if !known.attempts.contains_key(&request.number) && !ended_otherwise {
+                let Request { delivery, number, life, .. } = request;
+                let text = format!("request {number} of {delivery} by {life} is no attempt");
+                return Violation::of(Invariant::Accounted, text);
+            }
+        }
+        Ok(())
+    }
+}
