@@ -1,4 +1,4 @@
-//! The bytes of a message on a bus that has bytes: envelope version 1.
+//! The bytes of a message on a bus that has bytes: envelope versions 1 and 3.
 //!
 //! A value is a head, in JSON, behind its length (four bytes, big-endian), and then `data` as it was posted:
 //!
@@ -17,15 +17,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, EventMeta, TenantId, Timestamp};
+use signalpost_core::{
+    DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, LaneId, TenantId, Timestamp,
+};
 
 use crate::{Message, Origin, Payload};
 
-/// What this version writes.
+/// What this version writes where an older reader does no harm.
 pub const VERSION: u32 = 1;
 
+/// What this version writes for deliveries of lanes and those that are sent once at most: readers of before those promises do
+/// not know this version, so that they set the message aside instead of sending it unguarded; its lease brings it back.
+pub const GUARDED_VERSION: u32 = 3;
+
 /// The newest that this version reads.
-pub const NEWEST_READABLE: u32 = VERSION + 1;
+pub const NEWEST_READABLE: u32 = GUARDED_VERSION + 1;
 
 /// The envelope version, in decimal digits.
 pub const VERSION_HEADER: &str = "signalpost-envelope";
@@ -41,7 +47,7 @@ const LENGTH_BYTES: usize = 4;
 /// A message as a bus with keys, headers and values carries it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
-    /// The destination id: what a bus spreads messages by.
+    /// The destination id, and the lane where there is one: what a bus spreads messages by.
     pub key: String,
     /// Names and values.
     pub headers: [(&'static str, String); 3],
@@ -84,6 +90,16 @@ struct HeadOut<'a> {
     meta: &'a EventMeta,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     by_reference: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lane: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    guarantee: Guarantee,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    born_at_us: Option<i64>,
+}
+
+fn is_default(guarantee: &Guarantee) -> bool {
+    *guarantee == Guarantee::default()
 }
 
 #[derive(Deserialize)]
@@ -105,6 +121,24 @@ struct HeadIn {
     meta: EventMeta,
     #[serde(default)]
     by_reference: bool,
+    #[serde(default)]
+    lane: Option<String>,
+    #[serde(default)]
+    guarantee: Guarantee,
+    #[serde(default)]
+    born_at_us: Option<i64>,
+}
+
+impl HeadIn {
+    fn lane(&self) -> Result<Option<LaneId>, Undecodable> {
+        let Some(text) = &self.lane else { return Ok(None) };
+        let number = u128::from_str_radix(text, 16).map_err(|error| Undecodable::Head(format!("lane: {error}")))?;
+        Ok(Some(LaneId::from_bytes(number.to_be_bytes())))
+    }
+}
+
+fn lane_text(lane: LaneId) -> String {
+    format!("{:032x}", u128::from_be_bytes(*lane.as_bytes()))
 }
 
 /// An origin that is not known here makes the head malformed: who ignored it would send unchecked.
@@ -154,6 +188,9 @@ pub fn encode(message: &Message) -> Result<Encoded, serde_json::Error> {
         source: event.source.as_deref(),
         meta: &event.meta,
         by_reference: message.payload == Payload::ByReference,
+        lane: message.lane.map(lane_text),
+        guarantee: message.guarantee,
+        born_at_us: message.born_at.map(Timestamp::as_micros),
     };
     let mut value = Vec::with_capacity(LENGTH_BYTES + 512 + event.data.len());
     value.extend_from_slice(&[0; LENGTH_BYTES]);
@@ -162,14 +199,23 @@ pub fn encode(message: &Message) -> Result<Encoded, serde_json::Error> {
     value[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     value.extend_from_slice(&event.data);
     Ok(Encoded {
-        key: message.destination_id.to_string(),
+        key: match message.lane {
+            Some(lane) => format!("{}/{}", message.destination_id, lane_text(lane)),
+            None => message.destination_id.to_string(),
+        },
         headers: [
-            (VERSION_HEADER, VERSION.to_string()),
+            (VERSION_HEADER, version_of(message).to_string()),
             (DELIVERY_HEADER, message.delivery_id.to_string()),
             (DESTINATION_VERSION_HEADER, message.destination_version.to_string()),
         ],
         value,
     })
+}
+
+/// The version that a message takes.
+fn version_of(message: &Message) -> u32 {
+    let is_guarded = message.lane.is_some() || message.guarantee == Guarantee::AtMostOnce;
+    if is_guarded { GUARDED_VERSION } else { VERSION }
 }
 
 /// The message of these bytes. `version` is the value of its [`VERSION_HEADER`], if it has one. The data is not copied.
@@ -187,6 +233,9 @@ pub fn decode(version: Option<&[u8]>, value: &Bytes) -> Result<Message, Undecoda
     let head = rest.get(..length).ok_or(Undecodable::CutOff)?;
     let head: HeadIn = serde_json::from_slice(head).map_err(|error| Undecodable::Head(error.to_string()))?;
     Ok(Message {
+        lane: head.lane()?,
+        guarantee: head.guarantee,
+        born_at: head.born_at_us.map(Timestamp::from_micros),
         delivery_id: head.delivery_id,
         tenant_id: head.tenant_id,
         destination_id: head.destination_id,
@@ -244,7 +293,22 @@ mod tests {
                 data: Bytes::from_static(b"{\"total\":12.50}"),
             }),
             payload: Payload::Inline,
+            lane: None,
+            guarantee: Guarantee::AtLeastOnce,
+            born_at: None,
         }
+    }
+
+    #[test]
+    fn a_guarded_message_takes_a_version_that_older_readers_refuse() {
+        let mut message = message();
+        message.lane = Some(LaneId::of("customer 7"));
+        message.guarantee = Guarantee::AtMostOnce;
+        message.born_at = Some(Timestamp::from_micros(1_700_000_050_000_007));
+        let encoded = encode(&message).unwrap();
+        assert_eq!(encoded.headers[0], (VERSION_HEADER, "3".to_owned()));
+        assert_eq!(encoded.key, format!("{}/{}", message.destination_id, lane_text(LaneId::of("customer 7"))));
+        assert_eq!(decode(Some(b"3"), &encoded.value.into()).unwrap(), message);
     }
 
     /// What version 1 looks like. Never change it: messages written by an older program lie on the bus.
@@ -346,6 +410,9 @@ mod tests {
             meta in metas(),
             data in prop::collection::vec(any::<u8>(), 0..200),
             by_reference in any::<bool>(),
+            lane in prop::option::of(any::<[u8; 16]>()),
+            once in any::<bool>(),
+            born_at in prop::option::of(any::<i64>()),
         ) -> Message {
             let tenant_id = TenantId::from_uuid(tenant);
             let data = if by_reference { Vec::new() } else { data };
@@ -358,6 +425,9 @@ mod tests {
                 origin: leased_until.map_or(Origin::Fresh, |us| Origin::Feed { leased_until: Timestamp::from_micros(us) }),
                 event: Arc::new(Event { id: EventId::from_uuid(event), tenant_id, event_type, uid, source, meta, data: data.into() }),
                 payload: if by_reference { Payload::ByReference } else { Payload::Inline },
+                lane: lane.map(LaneId::from_bytes),
+                guarantee: if once { Guarantee::AtMostOnce } else { Guarantee::AtLeastOnce },
+                born_at: born_at.map(Timestamp::from_micros),
             }
         }
     }

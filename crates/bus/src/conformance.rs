@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::join_all;
-use signalpost_core::{Clock, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, TenantId, Timestamp};
+use signalpost_core::{Clock, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee, TenantId, Timestamp};
 
 use crate::{Bus, BusError, Consumer, Delivered, Message, Origin, Payload, Place};
 
@@ -62,6 +62,9 @@ impl World {
             origin: Origin::Fresh,
             event,
             payload,
+            lane: None,
+            guarantee: Guarantee::AtLeastOnce,
+            born_at: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use signalpost_core::{DeliveryId, DestinationId, Event, TenantId, Timestamp};
+use signalpost_core::{DeliveryId, DestinationId, Event, Guarantee, LaneId, TenantId, Timestamp};
 
 /// The largest `data` that a message carries whole; larger ones go by reference.
 pub const MAX_INLINE_BYTES: usize = 64 * 1024;
@@ -26,9 +26,20 @@ pub struct Message {
     pub event: Arc<Event>,
     /// Whether the event is whole.
     pub payload: Payload,
+    /// Its lane: it is checked against the store before it is sent, and sent only while its lease lasts.
+    pub lane: Option<LaneId>,
+    /// At most once: it is claimed in the store before it is sent.
+    pub guarantee: Guarantee,
+    /// A replay: when it was made. None: with its event.
+    pub born_at: Option<Timestamp>,
 }
 
 impl Message {
+    /// When it was born: what its age counts from.
+    pub fn born_at(&self) -> Timestamp {
+        self.born_at.unwrap_or_else(|| self.delivery_id.created_at())
+    }
+
     /// Decides by size whether an event travels whole, and empties its `data` where it does not.
     pub fn carry(event: Arc<Event>) -> (Arc<Event>, Payload) {
         if event.data.len() <= MAX_INLINE_BYTES {

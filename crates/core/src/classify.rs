@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    AttemptOutcome, DeadReason, Entropy,
+    AttemptOutcome, DeadReason, Entropy, Guarantee,
     retry_policy::{On4xx, RetryPolicy},
 };
 
@@ -38,6 +38,18 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Under that guarantee: at most once, what would be tried again has failed for good.
+    #[must_use]
+    pub const fn under(self, guarantee: Guarantee) -> Self {
+        match (guarantee, self) {
+            (
+                Guarantee::AtMostOnce,
+                Self::Retry { .. } | Self::Dead { reason: DeadReason::Exhausted | DeadReason::Expired, .. },
+            ) => Self::Dead { reason: DeadReason::FailedOnce, disable_destination: false },
+            (_, verdict) => verdict,
+        }
+    }
+
     /// What the attempt is recorded as.
     pub const fn outcome(self) -> AttemptOutcome {
         match self {
@@ -191,6 +203,21 @@ mod tests {
         assert_eq!(judged(Duration::MAX), dead(DeadReason::Expired));
         let arrived = judge(status(200), &policy(On4xx::Auto), 1, Duration::MAX, MAX_AGE, &Zero);
         assert_eq!(arrived, Verdict::Delivered);
+    }
+
+    #[test]
+    fn at_most_once_nothing_is_tried_again() {
+        let once = dead(DeadReason::FailedOnce);
+        for (verdict, under) in [
+            (AGAIN, once),
+            (dead(DeadReason::Exhausted), once),
+            (dead(DeadReason::Expired), once),
+            (dead(DeadReason::Rejected), dead(DeadReason::Rejected)),
+            (Verdict::Delivered, Verdict::Delivered),
+        ] {
+            assert_eq!(verdict.under(Guarantee::AtMostOnce), under);
+            assert_eq!(verdict.under(Guarantee::AtLeastOnce), verdict);
+        }
     }
 
     #[test]

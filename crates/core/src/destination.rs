@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DestinationId, TenantId, Timestamp, pattern::EventPattern, retry_policy::RetryPolicy};
+use crate::{
+    CircuitPolicy, CircuitRecord, DestinationId, TenantId, Timestamp, ordering::Ordering, pattern::EventPattern,
+    retry_policy::RetryPolicy,
+};
 
 /// A destination as the store keeps it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub struct Destination {
     pub state: DestinationState,
     /// Why it is disabled, for a person.
     pub disabled_reason: Option<String>,
+    /// What its circuit did last. Not a change of it: `version` does not move.
+    pub circuit: CircuitRecord,
     /// Grows by one with each change. Travels in bus messages, so that a dispatcher knows that its copy is old.
     pub version: u32,
     /// When it was created.
@@ -59,12 +64,24 @@ pub struct DestinationSpec {
     /// None: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
-    /// How many requests may be out at once, per dispatcher process.
+    /// How many requests may be out at once, over all dispatchers.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: NonZeroU32,
     /// When and how often a failed delivery is tried again.
     #[serde(default)]
     pub retry: RetryPolicy,
+    /// When it is left alone because it fails.
+    #[serde(default)]
+    pub circuit: CircuitPolicy,
+    /// How often a delivery may be sent. Fixed for a delivery at its acceptance.
+    #[serde(default)]
+    pub guarantee: Guarantee,
+    /// Which deliveries must not overtake each other.
+    #[serde(flatten, default)]
+    pub ordering: Ordering,
+    /// When it is given up.
+    #[serde(default)]
+    pub disable_after: DisableAfter,
     /// The owner's own notes.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -147,6 +164,53 @@ pub enum BodyFormat {
     Data,
     /// Structured CloudEvents 1.0 JSON.
     Cloudevents,
+}
+
+/// How often a delivery may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Guarantee {
+    /// Until it arrives: twice where a crash or a lost answer made that unavoidable.
+    #[default]
+    AtLeastOnce = 0,
+    /// One request, whatever comes of it; claimed in the store before the first byte leaves.
+    AtMostOnce = 1,
+}
+
+impl Guarantee {
+    /// The name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at_least_once",
+            Self::AtMostOnce => "at_most_once",
+        }
+    }
+
+    /// From the number that a store kept.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::AtLeastOnce),
+            1 => Some(Self::AtMostOnce),
+            _ => None,
+        }
+    }
+}
+
+/// A destination to which nothing arrived for `days`, while at least `attempts` were made, is disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DisableAfter {
+    /// 1 to 365.
+    pub days: NonZeroU32,
+    /// 1 to 1,000,000.
+    pub attempts: NonZeroU32,
+}
+
+impl Default for DisableAfter {
+    fn default() -> Self {
+        Self { days: NonZeroU32::MIN.saturating_add(4), attempts: NonZeroU32::MIN.saturating_add(99) }
+    }
 }
 
 /// A token bucket.

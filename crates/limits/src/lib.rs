@@ -3,7 +3,8 @@
 //! Tokens of a destination's rate limit are for a promise (I7); claims are for economy: they keep a stalled owner and
 //! its successor from sending the same attempt twice, but every rule of correctness holds without them.
 //!
-//! Slots across dispatchers and circuits come to this port as further methods.
+//! Slots and circuits are shared for economy and isolation: a dispatcher that is alone with its own picture of them
+//! does no harm to what is promised of deliveries.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -12,7 +13,9 @@ pub mod local;
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, DestinationId, destination::RateLimit};
+use signalpost_core::{
+    CircuitPolicy, CircuitRecord, CircuitState, DeliveryId, DestinationId, destination::RateLimit,
+};
 
 /// The shared limits are away or slow (50 ms). Callers go on without.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -64,6 +67,65 @@ pub enum Claimed {
 /// How long a claim outlives its last renewal.
 pub const CLAIM_LEASE: Duration = Duration::from_secs(5);
 
+/// What one dispatcher does with a destination's slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotUse {
+    /// Whose slots.
+    pub destination_id: DestinationId,
+    /// How many there are for all dispatchers together: its `max_in_flight`.
+    pub max: u32,
+    /// Requests of this dispatcher that are out.
+    pub held: u32,
+    /// How many more it would send now. Zero, with nothing held: it needs none, and its share is free at once.
+    pub wanted: u32,
+}
+
+/// How long a share of slots outlives the last call that named it.
+pub const SLOT_LEASE: Duration = Duration::from_secs(5);
+
+/// What one dispatcher saw of a destination since its last report. Only destinations that failed in the last 30 s, or whose
+/// circuit was not closed, are reported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CircuitReport {
+    /// Whose circuit.
+    pub destination_id: DestinationId,
+    /// Its present policy. Not enabled: the circuit is closed, and forgotten.
+    pub policy: CircuitPolicy,
+    /// Attempts that the destination answered (2xx, and 4xx but 429: it works).
+    pub successes: u32,
+    /// Attempts that count against it: connection, TLS, DNS, time-out, 5xx.
+    pub failures: u32,
+    /// The latest of all these was a success: the row of failures is broken.
+    pub succeeded_last: bool,
+    /// What came of probes among them; a probe that ended otherwise (429) is neither.
+    pub probes_succeeded: u32,
+    /// As above.
+    pub probes_failed: u32,
+    /// Probes that ended without telling anything: their places are free again.
+    pub probes_void: u32,
+    /// How many probes it could send now.
+    pub probes_wanted: u32,
+    /// How long a probe may take: its place is free again after that.
+    pub probe_timeout: Duration,
+    /// The last failure, for a person: `503`, `connection refused`.
+    pub reason: Option<String>,
+}
+
+/// A circuit, as a dispatcher needs to know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CircuitView {
+    /// Where it is.
+    pub state: CircuitState,
+    /// Open: for how much longer. Else zero.
+    pub open_for: Duration,
+    /// Half-open: probes that the caller may send now, out of those that it wanted.
+    pub probes_granted: u32,
+    /// Closed not long ago: requests that all dispatchers together may have out now, and growing. None: as many as usual.
+    pub ramp: Option<u32>,
+    /// What the store keeps of it: state, since, trips, reason. Times are of the caller's clock.
+    pub record: CircuitRecord,
+}
+
 /// The port. Every call is one round trip for a whole batch and bounded by 50 ms.
 #[async_trait]
 pub trait Limits: Debug + Send + Sync + 'static {
@@ -91,6 +153,24 @@ pub trait Limits: Debug + Send + Sync + 'static {
     /// # Errors
     /// The shared state is away; they expire by themselves.
     async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable>;
+
+    /// Tells what one does with slots, a batch at once, and learns how many requests one may have out in all, per destination, for
+    /// [`SLOT_LEASE`]: in the order of the uses. Never more than `max` over all living owners together, but for what was held
+    /// already; fair among those who want some. Called when more is wanted than is allowed, and every [`SLOT_LEASE`] / 3 for what is held
+    /// or allowed.
+    ///
+    /// # Errors
+    /// The shared state is away; the implementation falls back to a local share where it can.
+    async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable>;
+
+    /// Reports what was seen of destinations, a batch at once, and learns how their circuits are, in the order of the reports.
+    ///
+    /// # Errors
+    /// The shared state is away; the implementation falls back to its own picture where it can.
+    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable>;
+
+    /// How many dispatchers live, for local shares while the shared state is away: at least 1.
+    fn set_share(&self, alive: u32);
 
     /// Whether the shared state can be reached now, for health.
     ///

@@ -114,6 +114,9 @@ fn message(due: DueDelivery) -> Message {
         origin: Origin::Feed { leased_until: due.leased_until },
         event,
         payload,
+        lane: due.lane,
+        guarantee: due.guarantee,
+        born_at: due.born_at,
     }
 }
 

@@ -1,15 +1,15 @@
 //! What the dispatcher needs.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, TenantId,
-    Timestamp, WaitReason,
+    AttemptOutcome, CircuitRecord, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId,
+    Guarantee, LaneId, TenantId, Timestamp, WaitReason,
 };
 
-use crate::StoreError;
+use crate::{StoreError, schedule::DueDelivery};
 
 /// The dispatcher's part.
 #[async_trait]
@@ -42,9 +42,40 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// Writes what came of deliveries, all in one transaction, each on its condition. Results are in order.
     /// Repeating a batch is harmless.
     ///
+    /// What ends in a lane lets the next of the lane go: it is due now or, with `hand_over`, leased to the caller for
+    /// [`crate::HANDOVER_LEASE`] and given back with the answer. An answer that is lost costs no more than that lease.
+    ///
+    /// Failed attempts count for `disable_after`; an attempt that arrived forgets them.
+    ///
     /// # Errors
     /// `Unavailable`: unknown; repeat. `Data`: one is refused; split.
-    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError>;
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError>;
+
+    /// This dispatcher lives: how many do, itself included. Called every second; one that was not heard of for
+    /// [`crate::HEARTBEAT_LIFE`], by the store's clock, does not count. For shares while the limits are away.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError>;
+
+    /// Takes a dispatcher off the list, at its end.
+    ///
+    /// # Errors
+    /// The store is away; it falls off by itself.
+    async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError>;
+
+    /// Holds queues, or lets them go, all in one transaction. Destinations that are gone are left out.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError>;
+
+    /// Keeps what circuits did, for people: no change of the destination. A record with fewer trips than the one that is kept, or
+    /// as many and an older `since`, changes nothing.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError>;
 
     /// Disables a destination (410, or failing for too long), as a change of it. Does nothing where it is not active
     /// or paused.
@@ -61,8 +92,17 @@ pub struct Standing {
     pub state: DeliveryState,
     /// How many attempts are recorded.
     pub attempts: u32,
-    /// Where it waits: until when (also the mark of the lease under which it was fed) and for what.
+    /// Where it waits: until when (also the mark of the lease under which it was fed) and for what. A follower in its lane:
+    /// [`crate::NEVER`].
     pub waiting: Option<(Timestamp, WaitReason)>,
+    /// While it is leased (fed or handed over): for how much longer, by the store's clock.
+    pub lease_left: Option<Duration>,
+    /// Its lane.
+    pub lane: Option<LaneId>,
+    /// How often it may be sent.
+    pub guarantee: Guarantee,
+    /// A replay: when it was made. None: with its event.
+    pub born_at: Option<Timestamp>,
 }
 
 /// Which delivery a write is about.
@@ -112,6 +152,17 @@ pub enum DeliveryWrite {
         /// When it must have ended, by the store's clock, from now.
         deadline: Duration,
     },
+    /// At most once: its one request is about to go out. On condition that no attempt is recorded and that no other claim
+    /// holds; else [`Written::Superseded`], and it must not be sent. The same claim again is [`Written::Done`]. It goes to `waiting` as
+    /// [`WaitReason::InFlight`].
+    Claim {
+        /// Which.
+        target: Target,
+        /// Random, of this request.
+        claim: u64,
+        /// When the request must have ended, by the store's clock, from now.
+        deadline: Duration,
+    },
     /// It ends without a request: its destination is deleted (`Cancelled`), or it is too old (`Dead`).
     End {
         /// Which.
@@ -128,6 +179,7 @@ impl DeliveryWrite {
             Self::Attempt { target, .. }
             | Self::Park { target, .. }
             | Self::Detach { target, .. }
+            | Self::Claim { target, .. }
             | Self::End { target, .. } => target,
         }
     }
@@ -167,6 +219,27 @@ pub struct Attempt {
     pub response_excerpt: Bytes,
     /// What went wrong, for its owner: no internal address, no secret.
     pub error: Option<String>,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Default)]
+pub struct WriteReport {
+    /// In the order of the batch.
+    pub written: Vec<Written>,
+    /// With `hand_over`: the next of lanes whose delivery ended by this batch, leased to the caller.
+    pub followers: Vec<DueDelivery>,
+}
+
+/// Holds a destination's queue, or lets it go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueHold {
+    /// Whose queue.
+    pub destination_id: DestinationId,
+    /// The feed leaves it alone for that long from now; zero lets it go: due now. A longer hold that is there already stays, unless
+    /// this one is zero. While it is held the destination is spilled.
+    pub hold: Duration,
+    /// After the hold the feed takes at most so many at a time, at most once a second. None: as usual.
+    pub trial: Option<NonZeroU32>,
 }
 
 /// What came of a write.

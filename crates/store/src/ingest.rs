@@ -5,7 +5,8 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use signalpost_core::{
-    DeliveryId, DestinationId, DestinationState, Event, OutboxId, TenantId, WaitReason, pattern::EventPattern,
+    DeliveryId, DestinationId, DestinationState, Event, Guarantee, LaneId, OutboxId, TenantId, WaitReason,
+    ordering::Ordering, pattern::EventPattern,
 };
 
 use crate::{Changes, StoreError};
@@ -22,7 +23,8 @@ pub trait IngestStore: Debug + Send + Sync + 'static {
     ///
     /// A unit whose tenant's routing version moved since it was routed is left out as [`UnitOutcome::Rerouted`]; one
     /// whose claim is taken as `Replayed` or `Mismatch`. The others commit. Equal claims never meet within one group
-    /// (the API keeps them apart); across processes they wait for each other in the database.
+    /// (the API keeps them apart); across processes they wait for each other in the database. Deliveries of a lane take
+    /// their places in the order of the units and their events, behind those that were committed before.
     ///
     /// # Errors
     /// `Data`: a unit is refused; nothing of the group was committed. `Unavailable`: unknown.
@@ -72,9 +74,9 @@ pub struct IngestUnit {
 pub struct NewEvent {
     /// The event.
     pub event: Arc<Event>,
-    /// One per destination; ids carry the millisecond of the event's id. Empty where `fan_out` is used.
+    /// One per destination; ids carry the millisecond of the event's id. Where `fan_out` is used: those with a lane.
     pub deliveries: Vec<NewDelivery>,
-    /// A large fan-out: the destinations, expanded later in chunks. Committed with the event (I1).
+    /// A large fan-out: further destinations, expanded later in chunks, without lanes. Committed with the event (I1).
     pub fan_out: Vec<DestinationId>,
     /// For an event with a `uid`: the hash of its content. `(tenant, source, uid)` is unique for as long as
     /// `ttl`: the same hash is a duplicate, another a conflict.
@@ -90,8 +92,12 @@ pub struct NewDelivery {
     pub id: DeliveryId,
     /// Where to.
     pub destination_id: DestinationId,
-    /// How it starts.
+    /// How it starts. One with a lane starts in `waiting` whatever this says: due now as the head of its lane, else as a follower.
     pub start: Start,
+    /// Its lane; fixed from now on.
+    pub lane: Option<LaneId>,
+    /// How often it may be sent; fixed from now on.
+    pub guarantee: Guarantee,
 }
 
 /// How a delivery starts.
@@ -181,6 +187,10 @@ pub struct Route {
     pub destination_version: u32,
     /// What it wants.
     pub event_types: Vec<EventPattern>,
+    /// Gives its deliveries their lanes.
+    pub ordering: Ordering,
+    /// Of its deliveries.
+    pub guarantee: Guarantee,
     /// `Active`, `Paused` (its deliveries start waiting) or `Disabled` (it gets none).
     pub state: DestinationState,
 }

@@ -67,3 +67,12 @@ pub type Changes = tokio::sync::watch::Receiver<u64>;
 
 /// How long a delivery that was fed to the bus stays leased to it.
 pub const FEED_LEASE: Duration = Duration::from_secs(60);
+
+/// How long a follower stays leased to the dispatcher that ended the delivery before it.
+pub const HANDOVER_LEASE: Duration = Duration::from_secs(10);
+
+/// The due time of what has none: a follower in its lane.
+pub const NEVER: Timestamp = Timestamp::from_micros(i64::MAX);
+
+/// How long a dispatcher counts as alive after its last heartbeat.
+pub const HEARTBEAT_LIFE: Duration = Duration::from_secs(5);

@@ -20,7 +20,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn create_destination(&self, destination: &Destination) -> Result<Created, StoreError>;
 
-    /// Replaces what the owner sets, and the secret, on condition that the version is still `expected_version`. None where
+    /// Replaces what the owner sets, and the secret; lets its queue go where it is held, and lanes that are blocked where it does not
+    /// ask for that any more; on condition that the version is still `expected_version`. None where
     /// it is not, or where there is no such destination.
     ///
     /// # Errors
@@ -33,7 +34,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
         update: DestinationUpdate<'_>,
     ) -> Result<Option<Destination>, StoreError>;
 
-    /// Pauses an active destination (its queue is held), or makes a paused or disabled one active (its queue is due now).
+    /// Pauses an active destination (its queue is held), or makes a paused or disabled one active (its queue is due now, and
+    /// failures so far are forgotten).
     /// A destination that is so already is given as it is. None where there is none.
     ///
     /// # Errors
@@ -78,13 +80,13 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     ) -> Result<Option<Vec<DeliveryId>>, StoreError>;
 
     /// Sends a dead letter again and takes it off the list; the new delivery. Works from the copy in `dead_letters` where the
-    /// event itself is gone (it is stored again under its id).
+    /// event itself is gone (it is stored again under its id). One that blocks its lane is replayed in its place, and the lane goes on.
     ///
     /// # Errors
     /// The store is away.
     async fn replay_dead_letter(&self, tenant: TenantId, id: DeliveryId) -> Result<Retried, StoreError>;
 
-    /// Takes a dead letter off the list; the delivery's reason becomes `discarded`. False where there is none.
+    /// Takes a dead letter off the list; the delivery's reason becomes `discarded`; a lane that it blocked goes on. False where there is none.
     ///
     /// # Errors
     /// The store is away.
@@ -159,6 +161,8 @@ pub enum Retried {
     Again(DeliveryId),
     /// A request of it is out.
     InFlight,
+    /// It had ended, and was to be sent once at most (a replay is a person's decision, and goes another way).
+    AtMostOnce,
     /// Its destination is deleted, or its event is gone.
     Gone,
     /// There is no such delivery (or it is no dead letter).

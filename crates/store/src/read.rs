@@ -224,7 +224,7 @@ pub struct DeliveryView {
     pub state: DeliveryState,
     /// How many attempts are recorded.
     pub attempts: u32,
-    /// Where it waits: due when, for what.
+    /// Where it waits: due when ([`crate::NEVER`]: not before others have ended), for what.
     pub waiting: Option<(Timestamp, WaitReason)>,
     /// The last attempt.
     pub last_attempt: Option<Attempt>,

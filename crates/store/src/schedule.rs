@@ -5,7 +5,9 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, DestinationId, Event, ReplayId, TenantId, Timestamp, WaitReason};
+use signalpost_core::{
+    DeliveryId, DestinationId, Event, Guarantee, LaneId, ReplayId, TenantId, Timestamp, WaitReason,
+};
 
 use crate::StoreError;
 
@@ -43,7 +45,8 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn requeue_lost(&self, until: Timestamp, most: usize) -> Result<(usize, bool), StoreError>;
 
-    /// Expands fan-out cursors: creates up to `most` deliveries in `waiting`, due now. Returns how many.
+    /// Expands fan-out cursors: creates up to `most` deliveries in `waiting`, due now. Returns how many. Deliveries of lanes are
+    /// never among them: those are made with their event.
     ///
     /// # Errors
     /// The store is away.
@@ -56,7 +59,8 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError>;
 
     /// Does the next piece of a job: counts what matches where that is not known yet, else creates up to `most` new deliveries
-    /// in `waiting`, moves the job's cursor and its counts, in one transaction; ends the job when nothing is left.
+    /// in `waiting`, moves the job's cursor and its counts, in one transaction; ends the job when nothing is left. Those of
+    /// lanes join at the tail in their original order; for its sake a piece may be larger than `most`, up to the end of a millisecond.
     /// Returns how many were created, and whether the job goes on. A job that another process works on, that was cancelled
     /// or that does not exist gives `(0, false)`.
     ///
@@ -70,6 +74,13 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// The store is away.
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError>;
+
+    /// Disables up to `most` destinations to which nothing arrived for longer than their `disable_after` allows, each as a change
+    /// of it, with a reason that a person understands. Returns how many.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn disable_failing(&self, most: usize) -> Result<usize, StoreError>;
 
     /// Makes partitions ahead (PostgreSQL); nothing elsewhere.
     ///
@@ -126,9 +137,15 @@ pub struct DueDelivery {
     pub destination_version: u32,
     /// How many attempts are recorded.
     pub attempts: u32,
-    /// What it waited for. `InFlight`: a detached request whose deadline passed without an outcome; the caller records
-    /// attempt `attempts + 1` as interrupted instead of publishing.
+    /// What it waited for. `InFlight`: a request, detached or claimed at most once, whose deadline passed without an outcome;
+    /// the caller records attempt `attempts + 1` as interrupted instead of publishing (and the delivery as dead, at most once).
     pub reason: WaitReason,
+    /// Its lane.
+    pub lane: Option<LaneId>,
+    /// How often it may be sent.
+    pub guarantee: Guarantee,
+    /// A replay: when it was made. None: with its event.
+    pub born_at: Option<Timestamp>,
     /// Until when it is leased; the mark that [`crate::dispatch::Standing::waiting`] shows.
     pub leased_until: Timestamp,
     /// Its event; without `data` where that is larger than the store was told to load (64 KiB).

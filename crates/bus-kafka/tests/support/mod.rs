@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use signalpost_bus::{Bus, BusError, Consumer, Delivered, Message, Origin, conformance::World};
 use signalpost_bus_kafka::{KafkaBus, KafkaSettings};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, EventMeta, TenantId};
+use signalpost_core::{DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, TenantId};
 use signalpost_runtime::{SystemClock, SystemEntropy};
 
 /// How long a condition may take to come true: a broker takes its time to start.
@@ -65,6 +65,9 @@ pub fn message_with(world: &World, data: Bytes) -> Arc<Message> {
         origin: Origin::Fresh,
         event,
         payload,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+        born_at: None,
     })
 }
 
