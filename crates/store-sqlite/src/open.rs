@@ -77,7 +77,7 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
 #[cfg(feature = "simulation")]
 pub(crate) fn in_memory() -> Outcome<Connection> {
     let mut connection = Connection::open_in_memory()?;
-    connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = 1;")?;
+    connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
     connection.set_prepared_statement_cache_capacity(512);
     migrate(&mut connection)?;
     Ok(connection)

@@ -18,7 +18,9 @@ pub(super) struct SimConsumer {
 }
 
 impl SimConsumer {
-    pub(super) fn new(life: &Arc<Life>, bus: &Arc<SimBus>, member: MemberId) -> Self {
+    pub(super) fn join(life: &Arc<Life>, bus: &Arc<SimBus>) -> Self {
+        let member = bus.group().join(Instant::now());
+        bus.moved.notify_waiters();
         Self { life: Arc::clone(life), bus: Arc::clone(bus), member, closed: false }
     }
 }

@@ -121,9 +121,9 @@ impl Bus for GatedBus {
     }
 
     async fn consume(&self) -> Result<Box<dyn Consumer>, BusError> {
-        let member = self.life.call(Port::Bus, "consume", async { Ok::<_, BusError>(self.bus.group().join(Instant::now())) }).await?;
-        self.bus.moved.notify_waiters();
-        Ok(Box::new(SimConsumer::new(&self.life, &self.bus, member)))
+        // Dropped on the way, where the answer is lost: then the group notices as with one that died.
+        let join = async { Ok::<_, BusError>(SimConsumer::join(&self.life, &self.bus)) };
+        Ok(Box::new(self.life.call(Port::Bus, "consume", join).await?))
     }
 
     async fn lag(&self) -> Option<u64> {

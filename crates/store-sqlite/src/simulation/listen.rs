@@ -90,8 +90,10 @@ END;
 CREATE TEMP TRIGGER simulated_gone AFTER DELETE ON main.deliveries BEGIN
     INSERT INTO simulated_changes (kind, a) VALUES (3, old.id);
 END;
-CREATE TEMP TRIGGER simulated_attempt AFTER INSERT ON main.attempts BEGIN
-    INSERT INTO simulated_changes (kind, a, v, w) VALUES (4, new.delivery_id, new.number, new.outcome);
+CREATE TEMP TRIGGER simulated_attempt BEFORE INSERT ON main.attempts BEGIN
+    INSERT INTO simulated_changes (kind, a, v, w, x)
+    VALUES (4, new.delivery_id, new.number, new.outcome,
+            (SELECT outcome FROM attempts WHERE delivery_id = new.delivery_id AND number = new.number));
 END;
 CREATE TEMP TRIGGER simulated_reattempt AFTER UPDATE ON main.attempts BEGIN
     INSERT INTO simulated_changes (kind, a, v, w, x) VALUES (4, new.delivery_id, new.number, new.outcome, old.outcome);
