@@ -43,6 +43,9 @@ fn message(number: u8, bytes: usize) -> Arc<Message> {
             data: Bytes::from(vec![b'x'; bytes]),
         }),
         payload: signalpost_bus::Payload::Inline,
+        lane: None,
+        guarantee: signalpost_core::Guarantee::AtLeastOnce,
+        born_at: None,
     })
 }
 
