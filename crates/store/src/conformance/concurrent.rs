@@ -82,8 +82,8 @@ async fn outcome_and_cancel_agree_on_one_end(world: &World) {
         let target = if round % 2 == 0 { world.queued(&destination).await } else { world.waiting(&destination).await };
         let batch = [delivered(target, 1)];
         let (written, cancelled) =
-            tokio::join!(world.store.write(&batch), elsewhere.cancel_delivery(TENANT, target.delivery_id));
-        let (written, cancelled) = (written.unwrap()[0], cancelled.unwrap());
+            tokio::join!(world.store.write(&batch, false), elsewhere.cancel_delivery(TENANT, target.delivery_id));
+        let (written, cancelled) = (written.unwrap().written[0], cancelled.unwrap());
         match world.state(target.delivery_id).await {
             DeliveryState::Delivered => assert_eq!(written, Written::Done),
             DeliveryState::Cancelled => assert_eq!((written, cancelled), (Written::Superseded, Cancelled::Yes)),
@@ -122,7 +122,7 @@ async fn feeds_and_outcomes_deliver_everything_once(world: &World) {
                         attempts => delivered(target(due), attempts + 1),
                     })
                     .collect();
-                let written = store.write(&batch).await.unwrap();
+                let written = store.write(&batch, false).await.unwrap().written;
                 assert!(written.iter().all(|written| *written == Written::Done), "a lease is one owner's");
                 done.extend(due.deliveries.iter().filter(|due| due.attempts > 0).map(|due| due.delivery_id));
                 if due.deliveries.is_empty() && store.sample().await.unwrap().waiting == 0 {
@@ -160,7 +160,7 @@ impl Storm {
             Some(standing) => standing.attempts,
             None => return,
         };
-        let write = |write: DeliveryWrite| async move { store.write(&[write]).await.map(drop) };
+        let write = |write: DeliveryWrite| async move { store.write(&[write], false).await.map(drop) };
         let next = attempts + 1;
         let result = match number % 16 {
             0 => write(delivered(some, next)).await,
@@ -198,7 +198,7 @@ impl Storm {
                 _ => failed(target(due), due.attempts + 1, Duration::ZERO),
             })
             .collect();
-        self.store.write(&batch).await.map(drop)
+        self.store.write(&batch, false).await.map(drop)
     }
 }
 

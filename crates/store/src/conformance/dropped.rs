@@ -160,10 +160,10 @@ async fn outcomes_are_all_or_nothing(world: &World) {
             died(of[2], 1, DeadReason::Rejected),
             park(of[3], WaitReason::Slot, Duration::from_secs(600), false),
         ];
-        let end = polled(world.store.write(&batch), polls).await;
+        let end = polled(world.store.write(&batch, false), polls).await;
         let written = all_or_nothing("a batch", async || are(world, &of, &wanted).await).await;
         assert!(end.is_none() || written);
-        world.store.write(&batch).await.unwrap();
+        world.store.write(&batch, false).await.unwrap();
         assert_eq!(are(world, &of, &wanted).await, [true; 4], "repeating it is harmless, and enough");
         end.is_some()
     })

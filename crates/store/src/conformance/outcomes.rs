@@ -176,7 +176,7 @@ async fn what_is_not_there_is_superseded(world: &World) {
         assert_eq!(world.write(DeliveryWrite::End { target, dead: None }).await, Written::Superseded);
     }
     assert_eq!(world.state(stored.delivery_id).await, DeliveryState::Queued);
-    assert_eq!(world.store.write(&[]).await.unwrap(), []);
+    assert_eq!(world.store.write(&[], false).await.unwrap().written, []);
 }
 
 async fn it_can_end_without_a_request(world: &World) {
@@ -234,9 +234,9 @@ async fn a_repeated_batch_is_harmless(world: &World) {
             _ => DeliveryWrite::End { target, dead: Some(DeadReason::Expired) },
         });
     }
-    assert_eq!(world.store.write(&batch).await.unwrap(), vec![Written::Done; 6]);
+    assert_eq!(world.store.write(&batch, false).await.unwrap().written, vec![Written::Done; 6]);
     let before = invariants::deliveries(world, TENANT).await;
-    world.store.write(&batch).await.unwrap();
+    world.store.write(&batch, false).await.unwrap();
     assert_eq!(invariants::deliveries(world, TENANT).await, before);
 }
 
@@ -259,7 +259,7 @@ async fn a_batch_is_written_in_its_order(world: &World) {
     // Not in the order of their ids.
     batch.reverse();
     expected.reverse();
-    assert_eq!(world.store.write(&batch).await.unwrap(), expected);
+    assert_eq!(world.store.write(&batch, false).await.unwrap().written, expected);
     assert_eq!(world.store.sample().await.unwrap().waiting, 12);
 }
 
@@ -287,7 +287,7 @@ async fn the_same_delivery_twice_in_one_batch(world: &World) {
     for part in 0..2 {
         batch.extend(pairs.iter().map(|pair| pair.0[part].clone()));
     }
-    let written = world.store.write(&batch).await.unwrap();
+    let written = world.store.write(&batch, false).await.unwrap().written;
     for (number, (_, expected, state)) in pairs.iter().enumerate() {
         assert_eq!([written[number], written[number + 4]], *expected, "pair {number}");
         assert_eq!(world.state(targets[number].delivery_id).await, *state, "pair {number}");
@@ -308,7 +308,7 @@ async fn one_of_two_writers_wins(world: &World) {
     let writers = [batch, reversed]
         .into_iter()
         .zip(handles)
-        .map(|(batch, store)| tokio::spawn(async move { store.write(&batch).await.unwrap() }));
+        .map(|(batch, store)| tokio::spawn(async move { store.write(&batch, false).await.unwrap().written }));
     let mut written = join_all(writers).await.into_iter().map(|written| written.unwrap());
     let (first, mut second) = (written.next().unwrap(), written.next().unwrap());
     second.reverse();

@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, OutboxId, TenantId, Timestamp, WaitReason,
+    AttemptOutcome, CircuitRecord, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
+    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, WaitReason,
     destination::Secret,
 };
 
@@ -100,6 +100,7 @@ impl World {
             secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
             state: DestinationState::Active,
             disabled_reason: None,
+            circuit: CircuitRecord::default(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -154,7 +155,13 @@ impl World {
         let at = event.id.created_at();
         let deliveries = to
             .iter()
-            .map(|to| NewDelivery { id: DeliveryId::new(at, &self.seed), destination_id: *to, start })
+            .map(|to| NewDelivery {
+                id: DeliveryId::new(at, &self.seed),
+                destination_id: *to,
+                start,
+                lane: None,
+                guarantee: Guarantee::AtLeastOnce,
+            })
             .collect();
         let answer = Bytes::from(format!("{{\"id\":\"{}\"}}", event.id));
         NewEvent { event: Arc::new(event), deliveries, fan_out: Vec::new(), uid: None, answer }
@@ -210,7 +217,7 @@ impl World {
 
     /// Writes one thing.
     pub(super) async fn write(&self, write: DeliveryWrite) -> Written {
-        let written = self.store.write(std::slice::from_ref(&write)).await.unwrap();
+        let written = self.store.write(std::slice::from_ref(&write), false).await.unwrap().written;
         assert_eq!(written.len(), 1);
         written[0]
     }
