@@ -5,6 +5,7 @@
 //! that happens between two looks is missed. It shows nothing of durability: there is no disk.
 
 mod audit;
+mod breaks;
 mod listen;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,23 @@ impl Inspector {
     pub fn audit(&self) -> Result<Vec<String>, StoreError> {
         let work = self.inline.work();
         audit::broken(&work.connection, work.clock.now()).map_err(|failure| failure.0)
+    }
+
+    /// Breaks a promise: the second of some lane is due now, as if it were the first. Whether there was one.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn promote_a_follower(&self) -> Result<bool, StoreError> {
+        let work = self.inline.work();
+        breaks::promote_a_follower(&work.connection, work.clock.now()).map_err(|failure| failure.0)
+    }
+
+    /// Breaks a promise: the first of some lane is never due. Whether there was one.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn drop_a_head(&self) -> Result<bool, StoreError> {
+        breaks::drop_a_head(&self.inline.work().connection).map_err(|failure| failure.0)
     }
 
     /// What is not finished, and does not wait for a person.

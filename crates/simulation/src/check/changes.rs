@@ -140,11 +140,20 @@ impl Checker {
         Ok(())
     }
 
-    /// What the store says it wrote, it wrote.
+    /// What the store says it wrote, it wrote; and it refuses no attempt that is the next one.
     ///
     /// # Errors
-    /// I2, I3: it did not.
+    /// I2, I3: it did not, or does.
     pub fn written(&mut self, batch: &[DeliveryWrite], written: &[Written]) -> Result<(), Violation> {
+        for (write, _) in batch.iter().zip(written).filter(|(_, written)| **written == Written::Superseded) {
+            let delivery = write.target().delivery_id;
+            let DeliveryWrite::Attempt { attempt, .. } = write else { continue };
+            let Some(known) = self.deliveries.get(&delivery) else { continue };
+            if !known.state.is_final() && known.attempts.len() + 1 == attempt.number as usize {
+                let text = format!("attempt {} of {delivery} was refused, and is the next one", attempt.number);
+                return Violation::of(Invariant::Accounted, text);
+            }
+        }
         for (write, _) in batch.iter().zip(written).filter(|(_, written)| **written == Written::Done) {
             let delivery = write.target().delivery_id;
             let Some(known) = self.deliveries.get(&delivery) else { continue };
@@ -159,7 +168,7 @@ impl Checker {
                     return Violation::of(Invariant::NeverForgotten, format!("{delivery} was ended, and has not ended"));
                 }
                 // What ends later in the same batch was waiting in between.
-                _ if known.state == DeliveryState::Queued => {
+                DeliveryWrite::Detach { .. } | DeliveryWrite::Park { .. } if known.state == DeliveryState::Queued => {
                     let text = format!("{delivery} was put back, and nothing brings it back");
                     return Violation::of(Invariant::NeverForgotten, text);
                 }

@@ -2,7 +2,9 @@
 
 use std::{future::Future, sync::Arc};
 
-use signalpost_limits::{Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest};
+use signalpost_limits::{
+    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
+};
 
 use crate::life::{Life, Port};
 
@@ -42,6 +44,17 @@ impl Limits for GatedLimits {
     async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
         self.via("release", self.inner.release(owner, claims)).await
     }
+    // begin of what is new
+    async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
+        self.via("slots", self.inner.slots(owner, uses)).await
+    }
+    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        self.via("circuits", self.inner.circuits(owner, reports)).await
+    }
+    fn set_share(&self, alive: u32) {
+        self.inner.set_share(alive);
+    }
+    // end of what is new
     async fn check(&self) -> Result<(), LimitsUnavailable> {
         self.via("check", self.inner.check()).await
     }

@@ -1,0 +1,178 @@
+//! A store that lies.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use signalpost_core::{
+    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
+};
+use signalpost_store::{
+    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
+    ingest::{EventOutcome, IngestGroup, IngestUnit, Routes, StoredAnswer, UnitOutcome},
+    manage::{
+        Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried,
+    },
+    read::{
+        AttemptFilter, AttemptView, DeadLetter, DeadLetterFilter, DeliveryFilter, DeliveryView, EventFilter, EventView,
+        Page,
+    },
+    schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+};
+
+use super::Lie;
+use crate::{seed::Rng, world::World};
+
+/// The part of calls that are lied about: a store that always lies is found at once.
+const SOMETIMES: f64 = 0.1;
+
+#[derive(Debug)]
+pub(super) struct LyingStore {
+    lie: Lie,
+    world: Arc<World>,
+    inner: Arc<dyn Store>,
+    rng: Mutex<Rng>,
+}
+
+impl LyingStore {
+    pub(super) fn new(lie: Lie, world: &Arc<World>, inner: Arc<dyn Store>) -> Self {
+        Self { lie, inner, rng: Mutex::new(Rng::of(world.seed, "lies")), world: Arc::clone(world) }
+    }
+
+    /// Hands a call on as it is.
+    async fn via<T>(
+        &self,
+        _name: &'static str,
+        inner: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        inner.await
+    }
+
+    /// Whether this lie is told now.
+    fn lies(&self, lie: Lie) -> bool {
+        self.lie == lie && self.rng.lock().unwrap_or_else(PoisonError::into_inner).chance(SOMETIMES)
+    }
+
+    /// What of a write is not told to the store, and what is answered instead.
+    fn kept_back(&self, write: &DeliveryWrite) -> Option<Written> {
+        let (lie, answer) = match write {
+            DeliveryWrite::Attempt { .. } if self.lie == Lie::RefusesAnAttempt => {
+                (Lie::RefusesAnAttempt, Written::Superseded)
+            }
+            DeliveryWrite::Attempt { .. } => (Lie::WritesNoAttempt, Written::Done),
+            DeliveryWrite::Park { .. } => (Lie::ForgetsWhatIsParked, Written::Done),
+            DeliveryWrite::Detach { .. } => (Lie::ForgetsWhatIsDetached, Written::Done),
+            // begin of what is new
+            DeliveryWrite::Claim { .. } => (Lie::ForgetsAClaim, Written::Done),
+            // end of what is new
+            DeliveryWrite::End { .. } => return None,
+        };
+        self.lies(lie).then_some(answer)
+    }
+
+    /// The destination that is starved: the one that everybody takes to be healthy.
+    fn starved(&self) -> Option<DestinationId> {
+        let reference = |world: &World| {
+            world.ask(|checker| checker.destinations.iter().find(|(_, of)| of.reference).map(|(id, _)| *id))
+        };
+        (self.lie == Lie::Starves).then(|| reference(&self.world)).flatten()
+    }
+}
+
+hand_on_people!(LyingStore);
+
+hand_on! { IngestStore for LyingStore {
+    routes(tenant: TenantId) -> Routes;
+}
+    async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
+        if !group.units.is_empty() && self.lies(Lie::AcknowledgesBeforeCommit) {
+            let accepted = |unit: &IngestUnit| UnitOutcome::Committed(vec![EventOutcome::Accepted; unit.events.len()]);
+            return Ok(group.units.iter().map(accepted).collect());
+        }
+        if !group.units.is_empty() && self.lies(Lie::LeavesOutADestination) {
+            return self.inner.ingest(&without_one(group)).await;
+        }
+        self.inner.ingest(group).await
+    }
+
+    async fn spilled(&self) -> Result<Vec<DestinationId>, StoreError> {
+        let mut spilled = self.inner.spilled().await?;
+        spilled.extend(self.starved());
+        Ok(spilled)
+    }
+
+    fn changes(&self) -> Changes {
+        self.inner.changes()
+    }
+}
+
+hand_on! { DispatchStore for LyingStore {
+    destinations(ids: &[DestinationId]) -> Vec<Destination>;
+    changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
+    examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
+    events(ids: &[EventId]) -> Vec<Arc<Event>>;
+    heartbeat(dispatcher: u64) -> u32;
+    farewell(dispatcher: u64) -> ();
+    hold_queues(holds: &[QueueHold]) -> ();
+    record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
+    disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
+}
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
+        let answers: Vec<Option<Written>> = batch.iter().map(|write| self.kept_back(write)).collect();
+        let told: Vec<DeliveryWrite> =
+            batch.iter().zip(&answers).filter(|(_, answer)| answer.is_none()).map(|(write, _)| write.clone()).collect();
+        let mut report = self.inner.write(&told, hand_over).await?;
+        let mut written = report.written.into_iter();
+        report.written = answers.into_iter().filter_map(|answer| answer.or_else(|| written.next())).collect();
+        if self.lies(Lie::HandsOutTwoHeads) {
+            self.world.inspector().promote_a_follower()?;
+        }
+        if self.lies(Lie::DropsAFollower) {
+            self.world.inspector().drop_a_head()?;
+        }
+        Ok(report)
+    }
+}
+
+hand_on! { ScheduleStore for LyingStore {
+    relay(older_than: Duration, most_records: usize) -> usize;
+    give_back(deliveries: &[(DeliveryId, Timestamp)]) -> ();
+    expand_fan_outs(most: usize) -> usize;
+    open_replays() -> Vec<OpenReplay>;
+    step_replay(id: ReplayId, most: usize) -> (usize, bool);
+    sweep_deleted(most: usize) -> usize;
+    disable_failing(most: usize) -> usize;
+    prepare_partitions(days_ahead: u32) -> ();
+    retain(retention: Retention) -> bool;
+    sample() -> Sample;
+}
+    async fn take_due(&self, budget: FeedBudget) -> Result<Due, StoreError> {
+        let mut due = self.inner.take_due(budget).await?;
+        if let Some(starved) = self.starved() {
+            due.deliveries.retain(|delivery| delivery.destination_id != starved);
+        }
+        Ok(due)
+    }
+
+    async fn requeue_lost(&self, until: Timestamp, most: usize) -> Result<(usize, bool), StoreError> {
+        if self.lie == Lie::NeverReconciles {
+            return Ok((0, true));
+        }
+        self.inner.requeue_lost(until, most).await
+    }
+}
+
+/// The group without the last delivery of its first event.
+fn without_one(group: &IngestGroup) -> IngestGroup {
+    let units = group.units.iter().enumerate().map(|(place, unit)| {
+        let mut events = unit.events.clone();
+        if let Some(event) = events.first_mut().filter(|_| place == 0) {
+            event.deliveries.pop();
+        }
+        IngestUnit { tenant: unit.tenant, routing_version: unit.routing_version, claim: unit.claim.clone(), events }
+    });
+    IngestGroup { units: units.collect(), outbox_id: group.outbox_id, published: group.published.clone() }
+}
