@@ -168,7 +168,8 @@ mod tests {
         let at = Timestamp::from_millis;
         let feed = Origin::Feed { leased_until: at(60_000) };
         let standing = |state, attempts, due: Option<i64>| {
-            Some(Standing { state, attempts, waiting: due.map(|due| (at(due), WaitReason::Retry)) })
+            let waiting = due.map(|due| (at(due), WaitReason::Retry));
+            Some(Standing { waiting, ..crate::fakes::standing(state, attempts) })
         };
         use DeliveryState::{Cancelled, Dead, Delivered, Queued, Waiting};
         for (origin, attempt, standing, verdict) in [

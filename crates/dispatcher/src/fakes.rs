@@ -17,11 +17,13 @@ use bytes::Bytes;
 pub(crate) use outside::{FakeLimits, Script, Scripted, status};
 use signalpost_bus::{Message, Origin, Payload};
 use signalpost_core::{
-    Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event, EventId,
-    EventMeta, TenantId, Timestamp,
-    destination::{BodyFormat, Method, RateLimit, Secret, default_max_in_flight},
+    CircuitPolicy, CircuitRecord, Clock, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
+    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, TenantId, Timestamp,
+    destination::{BodyFormat, DisableAfter, Method, RateLimit, Secret, default_max_in_flight},
+    ordering::Ordering,
     retry_policy::RetryPolicy,
 };
+use signalpost_store::dispatch::Standing;
 pub(crate) use store::FakeStore;
 use tokio::time::Instant;
 
@@ -78,11 +80,16 @@ pub(crate) fn destination(number: u8) -> Destination {
             rate_limit: None,
             max_in_flight: default_max_in_flight(),
             retry: RetryPolicy::default(),
+            circuit: CircuitPolicy::default(),
+            guarantee: Guarantee::AtLeastOnce,
+            ordering: Ordering::default(),
+            disable_after: DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
         secret: Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         state: DestinationState::Active,
         disabled_reason: None,
+        circuit: CircuitRecord::default(),
         version: 1,
         created_at: START,
         updated_at: START,
@@ -115,6 +122,22 @@ pub(crate) fn message(delivery: u32, destination: u8) -> Message {
         origin: Origin::Fresh,
         event: Arc::new(event(delivery, b"{}")),
         payload: Payload::Inline,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+        born_at: None,
+    }
+}
+
+/// A delivery that waits for nothing.
+pub(crate) const fn standing(state: DeliveryState, attempts: u32) -> Standing {
+    Standing {
+        state,
+        attempts,
+        waiting: None,
+        lease_left: None,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+        born_at: None,
     }
 }
 

@@ -104,10 +104,10 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<(),
     let exchange = exchange(context, &job, &outgoing, &detach).await?;
     hold.ended(slow_for(exchange.answer));
 
-    let age = context.clock.now().since(target.delivery_id.created_at());
-    // A replay of an old event has the age of the event: its first attempt shall not be its last for that.
-    let max_age = if number == 1 { Duration::MAX } else { context.settings.max_age };
-    let verdict = judge(exchange.answer, &destination.spec.retry, number, age, max_age, &*context.entropy);
+    let age = context.clock.now().since(job.message.born_at());
+    let max_age = context.settings.max_age;
+    let verdict = judge(exchange.answer, &destination.spec.retry, number, age, max_age, &*context.entropy)
+        .under(job.message.guarantee);
     let next = match verdict {
         Verdict::Delivered => Next::Delivered,
         Verdict::Retry { after } => Next::Retry { after },

@@ -158,8 +158,8 @@ async fn one_by_one(store: &dyn DispatchStore, writes: &[DeliveryWrite]) -> Vec<
 
 /// One try. A panic in the store, and an answer of another length, are faults of the store.
 async fn write_once(store: &dyn DispatchStore, writes: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
-    match AssertUnwindSafe(store.write(writes)).catch_unwind().await {
-        Ok(Ok(written)) if written.len() == writes.len() => Ok(written),
+    match AssertUnwindSafe(store.write(writes, false)).catch_unwind().await {
+        Ok(Ok(report)) if report.written.len() == writes.len() => Ok(report.written),
         Ok(Ok(_)) => Err(StoreError::Internal("as many results as writes were expected".to_owned())),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(StoreError::Internal("a panic".to_owned())),

@@ -28,6 +28,8 @@ macro_rules! jobs {
 jobs! {
     /// Cancels what waits for destinations that were deleted, then removes them.
     Sweep;
+    /// Disables destinations that have failed for too long.
+    Disable;
     /// Makes partitions ahead of time.
     Partitions;
     /// Drops what is older than its retention.
@@ -45,6 +47,23 @@ impl Job for Sweep {
     async fn step(&mut self) -> Result<Again, JobError> {
         let swept = self.needs.schedule.sweep_deleted(self.settings.sweep_chunk).await?;
         Ok(if swept > 0 { Again::Now } else { Again::Later })
+    }
+}
+
+#[async_trait]
+impl Job for Disable {
+    const NAME: &'static str = "disable";
+
+    fn interval(&self) -> Duration {
+        self.settings.disable_every
+    }
+
+    async fn step(&mut self) -> Result<Again, JobError> {
+        let disabled = self.needs.schedule.disable_failing(self.settings.disable_chunk).await?;
+        if disabled > 0 {
+            tracing::warn!(destinations = disabled, "destinations disabled: nothing arrived there for too long");
+        }
+        Ok(if disabled >= self.settings.disable_chunk { Again::Now } else { Again::Later })
     }
 }
 

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use metrics::counter;
-use signalpost_core::{AttemptOutcome, DeadReason, Destination, DestinationId, DestinationState, Entropy, Timestamp};
+use signalpost_core::{
+    AttemptOutcome, DeadReason, Destination, DestinationId, DestinationState, Entropy, Guarantee, Timestamp,
+};
 use signalpost_store::{
     StoreError,
     dispatch::{Attempt, DeliveryWrite, Next, Target, Written},
@@ -53,7 +55,7 @@ pub(crate) async fn record(
 
 /// Writes a batch; where the store refuses one of it, each alone, so that one never holds up the others.
 async fn write(needs: &Needs, writes: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
-    match needs.dispatch.write(writes).await {
+    match needs.dispatch.write(writes, false).await.map(|report| report.written) {
         Err(StoreError::Data(error)) if writes.len() == 1 => {
             let delivery = writes[0].target().delivery_id;
             tracing::error!(delivery.id = %delivery, %error, "an interrupted attempt cannot be recorded");
@@ -89,9 +91,11 @@ fn judge(
     let number = due.attempts.saturating_add(1);
     // The moment of the take, by the store's clock.
     let now: Timestamp = due.leased_until - settings.feed_lease;
-    let next = if destination.spec.retry.pause_after(number, entropy).is_none() {
+    let next = if due.guarantee == Guarantee::AtMostOnce {
+        Next::Dead { reason: DeadReason::UnknownOutcome }
+    } else if destination.spec.retry.pause_after(number, entropy).is_none() {
         Next::Dead { reason: DeadReason::Exhausted }
-    } else if now.since(due.delivery_id.created_at()) > settings.max_age {
+    } else if now.since(due.born_at.unwrap_or_else(|| due.delivery_id.created_at())) > settings.max_age {
         Next::Dead { reason: DeadReason::Expired }
     } else {
         // Its pause is long over: the deadline of a request is later than most.

@@ -54,6 +54,11 @@ pub struct Settings {
     /// The most deliveries cancelled in one transaction.
     pub sweep_chunk: usize,
 
+    /// How often it is looked for destinations that have failed for too long.
+    pub disable_every: Duration,
+    /// The most destinations disabled in one transaction.
+    pub disable_chunk: usize,
+
     /// How often partitions are made; also at the start.
     pub partitions_every: Duration,
     /// How many days ahead.
@@ -94,6 +99,8 @@ impl Default for Settings {
             replay_chunk: 500,
             sweep_every: Duration::from_secs(1),
             sweep_chunk: 1000,
+            disable_every: Duration::from_secs(60),
+            disable_chunk: 100,
             partitions_every: HOUR,
             partition_days: 7,
             retain_every: HOUR,

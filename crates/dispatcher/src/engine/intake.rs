@@ -158,9 +158,7 @@ impl Engine {
         if destination.state != DestinationState::Active {
             return self.turn_away(job, destination.state);
         }
-        // The first attempt is always made: a replay of an old event is as old as the event.
-        let age = self.clock.now().since(job.message.delivery_id.created_at());
-        if job.message.attempt > 1 && age > self.settings.max_age {
+        if self.clock.now().since(job.message.born_at()) > self.settings.max_age {
             let write = DeliveryWrite::End { target: job.target(), dead: Some(DeadReason::Expired) };
             return self.put_back(job, write);
         }

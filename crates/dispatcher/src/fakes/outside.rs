@@ -1,15 +1,17 @@
 //! What stands outside: destinations that answer by script, limits.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use signalpost_core::{DeliveryId, DestinationId, classify::Answer};
-use signalpost_limits::{Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest};
+use signalpost_core::{CircuitRecord, CircuitState, DeliveryId, DestinationId, classify::Answer};
+use signalpost_limits::{
+    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
+};
 use signalpost_sender::{Exchange, Outgoing};
 use tokio::time::{Instant, sleep};
 
@@ -76,6 +78,24 @@ pub(crate) struct FakeLimits {
     pub is_away: std::sync::atomic::AtomicBool,
     pub renewed: Mutex<Vec<Claim>>,
     pub released: Mutex<Vec<Claim>>,
+    /// How many slots a destination has for this dispatcher; without an entry: all of them.
+    pub allowed: Mutex<BTreeMap<DestinationId, u32>>,
+    pub slot_uses: Mutex<Vec<SlotUse>>,
+    /// How a circuit is; without an entry: closed.
+    pub views: Mutex<BTreeMap<DestinationId, CircuitView>>,
+    pub reports: Mutex<Vec<CircuitReport>>,
+    pub shares: Mutex<Vec<u32>>,
+}
+
+/// A circuit that was never open.
+pub(crate) fn closed() -> CircuitView {
+    CircuitView {
+        state: CircuitState::Closed,
+        open_for: Duration::ZERO,
+        probes_granted: 0,
+        ramp: None,
+        record: CircuitRecord::default(),
+    }
 }
 
 impl FakeLimits {
@@ -106,6 +126,21 @@ impl Limits for FakeLimits {
         self.check()?;
         self.released.lock().unwrap().extend(claims);
         Ok(())
+    }
+    async fn slots(&self, _owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
+        self.check()?;
+        self.slot_uses.lock().unwrap().extend(uses);
+        let allowed = self.allowed.lock().unwrap();
+        Ok(uses.iter().map(|slot| allowed.get(&slot.destination_id).copied().unwrap_or(slot.max)).collect())
+    }
+    async fn circuits(&self, _: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        self.check()?;
+        self.reports.lock().unwrap().extend_from_slice(reports);
+        let views = self.views.lock().unwrap();
+        Ok(reports.iter().map(|r| views.get(&r.destination_id).cloned().unwrap_or_else(closed)).collect())
+    }
+    fn set_share(&self, alive: u32) {
+        self.shares.lock().unwrap().push(alive);
     }
     async fn check(&self) -> Result<(), LimitsUnavailable> {
         self.check()

@@ -7,17 +7,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, TenantId, Timestamp};
+use signalpost_core::{
+    CircuitRecord, DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, TenantId, Timestamp,
+};
 use signalpost_store::{
     DispatchStore, StoreError,
-    dispatch::{DeliveryWrite, Next, Standing, Written},
+    dispatch::{DeliveryWrite, Next, QueueHold, Standing, WriteReport, Written},
+    schedule::DueDelivery,
 };
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
 
-use super::{START, delivery_id, destination_id};
+use super::{START, delivery_id, destination_id, standing};
 
 /// What a fake store holds, and how it fails.
 #[derive(Debug, Default)]
@@ -34,6 +37,19 @@ pub(crate) struct StoreState {
     pub refused: BTreeSet<DeliveryId>,
     /// The next write panics.
     pub panics: bool,
+    /// Writes are done, but the answer is lost, so many times.
+    pub answers_lost: usize,
+    /// What a delivery's end hands over, where the writer asks for it.
+    pub followers: BTreeMap<DeliveryId, DueDelivery>,
+    /// The claim of each delivery that is claimed at most once.
+    pub claims: BTreeMap<DeliveryId, u64>,
+    /// Heartbeats and farewells, when and whose.
+    pub heartbeats: Vec<(Duration, u64)>,
+    pub farewells: Vec<u64>,
+    /// How many dispatchers there are besides this one.
+    pub others: u32,
+    pub holds: Vec<(Duration, QueueHold)>,
+    pub circuits: Vec<(DestinationId, CircuitRecord)>,
     pub event_reads: usize,
     /// A read of events takes so long, and then panics where told.
     pub event_read_takes: Duration,
@@ -88,6 +104,41 @@ impl FakeStore {
     }
 }
 
+impl StoreState {
+    fn apply(&mut self, write: &DeliveryWrite) -> Written {
+        let id = write.target().delivery_id;
+        let standing = self.standings.entry(id).or_insert_with(|| standing(DeliveryState::Queued, 0));
+        if standing.state.is_final() {
+            return Written::Superseded;
+        }
+        match write {
+            DeliveryWrite::Attempt { attempt, next, .. } => {
+                // A repeated batch changes nothing.
+                if attempt.number <= standing.attempts {
+                    return Written::Superseded;
+                }
+                standing.attempts = attempt.number;
+                standing.state = match next {
+                    Next::Delivered => DeliveryState::Delivered,
+                    Next::Retry { .. } => DeliveryState::Waiting,
+                    Next::Dead { .. } => DeliveryState::Dead,
+                };
+            }
+            DeliveryWrite::Claim { claim, .. } => {
+                if standing.attempts > 0 || *self.claims.entry(id).or_insert(*claim) != *claim {
+                    return Written::Superseded;
+                }
+                standing.state = DeliveryState::Waiting;
+            }
+            DeliveryWrite::Park { .. } | DeliveryWrite::Detach { .. } => standing.state = DeliveryState::Waiting,
+            DeliveryWrite::End { dead, .. } => {
+                standing.state = if dead.is_some() { DeliveryState::Dead } else { DeliveryState::Cancelled };
+            }
+        }
+        Written::Done
+    }
+}
+
 #[async_trait]
 impl DispatchStore for FakeStore {
     async fn destinations(&self, ids: &[DestinationId]) -> Result<Vec<Destination>, StoreError> {
@@ -119,7 +170,7 @@ impl DispatchStore for FakeStore {
         Ok(ids.iter().filter_map(|id| state.events.get(id).cloned()).collect())
     }
 
-    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         sleep(Duration::from_millis(1)).await;
         let mut state = self.check()?;
         if std::mem::take(&mut state.panics) {
@@ -131,36 +182,53 @@ impl DispatchStore for FakeStore {
             return Err(StoreError::Data("refused".into()));
         }
         let now = self.start.elapsed();
-        let mut results = Vec::new();
+        let mut report = WriteReport::default();
         for write in batch {
-            let id = write.target().delivery_id;
-            let standing = state.standings.entry(id).or_insert(Standing {
-                state: DeliveryState::Queued,
-                attempts: 0,
-                waiting: None,
-            });
-            if standing.state.is_final() {
-                results.push(Written::Superseded);
-                continue;
-            }
-            match write {
-                DeliveryWrite::Attempt { attempt, next, .. } => {
-                    standing.attempts = attempt.number;
-                    standing.state = match next {
-                        Next::Delivered => DeliveryState::Delivered,
-                        Next::Retry { .. } => DeliveryState::Waiting,
-                        Next::Dead { .. } => DeliveryState::Dead,
-                    };
-                }
-                DeliveryWrite::Park { .. } | DeliveryWrite::Detach { .. } => standing.state = DeliveryState::Waiting,
-                DeliveryWrite::End { dead, .. } => {
-                    standing.state = if dead.is_some() { DeliveryState::Dead } else { DeliveryState::Cancelled };
+            let written = state.apply(write);
+            if written == Written::Done {
+                state.writes.push((now, write.clone()));
+                let id = write.target().delivery_id;
+                let has_ended = state.standings.get(&id).is_some_and(|standing| standing.state.is_final());
+                if has_ended && let Some(next) = state.followers.remove(&id) {
+                    // Without a hand-over the feed brings it: a test looks at who is left.
+                    if hand_over {
+                        report.followers.push(next);
+                    } else {
+                        state.followers.insert(id, next);
+                    }
                 }
             }
-            state.writes.push((now, write.clone()));
-            results.push(Written::Done);
+            report.written.push(written);
         }
-        Ok(results)
+        if state.answers_lost > 0 {
+            state.answers_lost -= 1;
+            return Err(StoreError::Unavailable("the answer is lost".into()));
+        }
+        Ok(report)
+    }
+
+    async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
+        let mut state = self.check()?;
+        let now = self.start.elapsed();
+        state.heartbeats.push((now, dispatcher));
+        Ok(state.others + 1)
+    }
+
+    async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {
+        self.check()?.farewells.push(dispatcher);
+        Ok(())
+    }
+
+    async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError> {
+        let mut state = self.check()?;
+        let now = self.start.elapsed();
+        state.holds.extend(holds.iter().map(|hold| (now, *hold)));
+        Ok(())
+    }
+
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        self.check()?.circuits.extend_from_slice(records);
+        Ok(())
     }
 
     async fn disable_destination(&self, _tenant: TenantId, id: DestinationId, _why: &str) -> Result<(), StoreError> {

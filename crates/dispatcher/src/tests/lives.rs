@@ -15,7 +15,7 @@ use signalpost_store::dispatch::{DeliveryWrite, Next, Standing};
 use super::harness::{Harness, always, ms};
 use crate::{
     AttemptReport, Observer, Settings,
-    fakes::{FakeLimits, START, delivery_id, destination, destination_id, event, message, status},
+    fakes::{FakeLimits, START, delivery_id, destination, destination_id, event, message, standing, status},
 };
 
 #[tokio::test(start_paused = true)]
@@ -86,23 +86,33 @@ async fn a_destination_that_is_not_sent_to_gets_no_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_old_ends_as_expired_but_never_before_the_first_attempt() {
+async fn age_counts_from_birth_and_a_replay_is_born_when_it_is_made() {
     let settings = Settings { max_age: ms(60_000), ..Settings::default() };
     let it = Harness::with([destination(1)], always(ms(1), status(500)), settings, None);
     tokio::time::sleep(ms(60_001)).await;
-    for (delivery, attempt) in [(1, 1), (2, 2)] {
+    for (delivery, attempt, born_at) in
+        [(1, 1, None), (2, 2, None), (3, 1, Some(START + ms(60_000))), (4, 2, Some(START + ms(3000)))]
+    {
         let mut old = message(delivery, 1);
         old.attempt = attempt;
+        old.born_at = born_at;
         old.origin = Origin::Feed { leased_until: START };
         let waiting = Some((START, WaitReason::Retry));
-        let standing = Standing { state: DeliveryState::Waiting, attempts: attempt - 1, waiting };
+        let standing = Standing { waiting, born_at, ..standing(DeliveryState::Waiting, attempt - 1) };
         it.store.state().standings.insert(delivery_id(delivery), standing);
         it.bus.send(old);
     }
     it.until_all_done().await;
-    let (first, second) = (it.store.of(1), it.store.of(2));
-    assert!(matches!(first[..], [DeliveryWrite::Attempt { next: Next::Retry { .. }, .. }]), "{first:?}");
-    assert!(matches!(second[..], [DeliveryWrite::End { dead: Some(DeadReason::Expired), .. }]), "{second:?}");
+    for delivery in [1, 2] {
+        let writes = it.store.of(delivery);
+        assert!(matches!(writes[..], [DeliveryWrite::End { dead: Some(DeadReason::Expired), .. }]), "{writes:?}");
+    }
+    let fresh = it.store.of(3);
+    assert!(matches!(fresh[..], [DeliveryWrite::Attempt { next: Next::Retry { .. }, .. }]), "{fresh:?}");
+    // Its next attempt, five minutes from now, would come too late.
+    let last = it.store.of(4);
+    let expired = Next::Dead { reason: DeadReason::Expired };
+    assert!(matches!(last[..], [DeliveryWrite::Attempt { next, .. }] if next == expired), "{last:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,7 +125,7 @@ async fn the_default_schedule_takes_three_days_and_ten_attempts() {
         due.attempt = attempt;
         due.origin = Origin::Feed { leased_until: START };
         let waiting = Some((START, WaitReason::Retry));
-        let standing = Standing { state: DeliveryState::Waiting, attempts: attempt - 1, waiting };
+        let standing = Standing { waiting, ..standing(DeliveryState::Waiting, attempt - 1) };
         it.store.state().standings.insert(delivery_id(1), standing);
         it.bus.send(due);
         it.until_all_done().await;
@@ -143,9 +153,8 @@ async fn suspects_are_sent_only_where_the_store_agrees() {
     let it = Harness::start([destination(1)], always(ms(1), status(200)));
     let lease = START + ms(60_000);
     let standing = |state, attempts, due: Option<Timestamp>| Standing {
-        state,
-        attempts,
         waiting: due.map(|due| (due, WaitReason::Retry)),
+        ..standing(state, attempts)
     };
     for (delivery, origin, known) in [
         (1, Origin::Feed { leased_until: lease }, standing(DeliveryState::Waiting, 0, Some(lease))),

@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use signalpost_bus::{Bus, BusError, Consumer, Message};
 use signalpost_core::{
-    Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event, EventId,
-    ReplayId, TenantId, Timestamp, WaitReason, destination::Secret, retry_policy::RetryPolicy,
+    CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event,
+    EventId, Guarantee, ReplayId, TenantId, Timestamp, WaitReason, destination::Secret, retry_policy::RetryPolicy,
 };
 use signalpost_retry::{Needs, RetryError, Settings, run};
 use signalpost_runtime::Shutdown;
 use signalpost_store::{
     DispatchStore, Health, ScheduleStore, StoreError,
-    dispatch::{DeliveryWrite, Standing, Written},
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
     schedule::{Due, DueDelivery, FeedBudget, OpenReplay, Retention, Sample},
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -71,6 +71,8 @@ pub struct State {
     pub destinations: Vec<Destination>,
     /// How many outbox records there are.
     pub outbox: usize,
+    /// How many destinations have failed for too long.
+    pub failing: usize,
     /// What the bus has lost, in chunks.
     pub lost: usize,
     pub fan_outs: usize,
@@ -246,6 +248,14 @@ impl ScheduleStore for Fake {
         Ok(0)
     }
 
+    async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {
+        self.call("disable_failing", &[number(most)]).await?;
+        let mut state = self.state();
+        let disabled = state.failing.min(most);
+        state.failing -= disabled;
+        Ok(disabled)
+    }
+
     async fn prepare_partitions(&self, days_ahead: u32) -> Result<(), StoreError> {
         self.call("prepare_partitions", &[i64::from(days_ahead)]).await
     }
@@ -280,10 +290,26 @@ impl DispatchStore for Fake {
         Err(StoreError::Internal("not asked for by retry".to_owned()))
     }
 
-    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
-        self.call("write", &[number(batch.len())]).await?;
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
+        self.call("write", &[number(batch.len()), i64::from(hand_over)]).await?;
         self.state().writes.extend_from_slice(batch);
-        Ok(vec![Written::Done; batch.len()])
+        Ok(WriteReport { written: vec![Written::Done; batch.len()], followers: Vec::new() })
+    }
+
+    async fn heartbeat(&self, _: u64) -> Result<u32, StoreError> {
+        Err(StoreError::Internal("not asked for by retry".to_owned()))
+    }
+
+    async fn farewell(&self, _: u64) -> Result<(), StoreError> {
+        Err(StoreError::Internal("not asked for by retry".to_owned()))
+    }
+
+    async fn hold_queues(&self, _: &[QueueHold]) -> Result<(), StoreError> {
+        Err(StoreError::Internal("not asked for by retry".to_owned()))
+    }
+
+    async fn record_circuits(&self, _: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        Err(StoreError::Internal("not asked for by retry".to_owned()))
     }
 
     async fn disable_destination(&self, _: TenantId, _: DestinationId, _: &str) -> Result<(), StoreError> {
@@ -343,6 +369,10 @@ pub fn destination(number: u8, attempts: usize, state: DestinationState) -> Dest
         rate_limit: None,
         max_in_flight: signalpost_core::destination::default_max_in_flight(),
         retry: RetryPolicy::default(),
+        circuit: signalpost_core::CircuitPolicy::default(),
+        guarantee: Guarantee::AtLeastOnce,
+        ordering: signalpost_core::ordering::Ordering::default(),
+        disable_after: signalpost_core::destination::DisableAfter::default(),
         metadata: BTreeMap::new(),
     };
     spec.retry.strategy = signalpost_core::retry_policy::Strategy::Schedule { delays_ms: delays };
@@ -354,6 +384,7 @@ pub fn destination(number: u8, attempts: usize, state: DestinationState) -> Dest
         secret: Secret::new("whsec_"),
         state,
         disabled_reason: None,
+        circuit: CircuitRecord::default(),
         version: 1,
         created_at: START,
         updated_at: START,
@@ -385,6 +416,9 @@ pub fn due(number: u16, size: usize) -> DueDelivery {
         destination_version: 3,
         attempts: 2,
         reason: WaitReason::Retry,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+        born_at: None,
         leased_until: Timestamp::default(),
         event: Arc::new(event),
         whole: true,

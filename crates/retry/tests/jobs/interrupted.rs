@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use signalpost_core::{AttemptOutcome, DeadReason, DestinationState};
+use signalpost_core::{AttemptOutcome, DeadReason, DestinationState, Guarantee};
 use signalpost_retry::Settings;
 use signalpost_store::{
     dispatch::{DeliveryWrite, Next},
@@ -68,6 +68,32 @@ async fn one_that_is_too_old_has_expired() {
     fake.state().due = vec![(Duration::ZERO, old)];
     fake.run_for(settings, SECOND).await;
     assert_eq!(attempt(&fake.state().writes[0]), (2, Next::Dead { reason: DeadReason::Expired }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_as_old_as_itself() {
+    let fake = Fake::new();
+    fake.state().destinations = vec![destination(1, 4, DestinationState::Active)];
+    let settings = Settings { max_age: SECOND, ..Settings::default() };
+    let replay = DueDelivery {
+        delivery_id: signalpost_core::DeliveryId::from_parts(START - 2 * SECOND, [1; 10]),
+        born_at: Some(START),
+        ..detached(0, 1, 1)
+    };
+    fake.state().due = vec![(Duration::ZERO, replay)];
+    fake.run_for(settings, SECOND).await;
+    assert_eq!(attempt(&fake.state().writes[0]), (2, Next::Retry { after: Duration::ZERO }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_once_its_outcome_stays_unknown() {
+    let fake = Fake::new();
+    fake.state().destinations = vec![destination(1, 4, DestinationState::Active)];
+    let once = DueDelivery { guarantee: Guarantee::AtMostOnce, ..detached(0, 1, 0) };
+    fake.state().due = vec![(Duration::ZERO, once)];
+    fake.run_for(Settings::default(), SECOND).await;
+    assert_eq!(attempt(&fake.state().writes[0]), (1, Next::Dead { reason: DeadReason::UnknownOutcome }));
+    assert_eq!(fake.published().len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -141,3 +141,12 @@ async fn housekeeping_runs_at_the_start_and_hourly() {
     assert_eq!(fake.calls("prepare_partitions")[0].numbers, [7]);
     assert_eq!(fake.calls("sample").len(), 1801);
 }
+
+#[tokio::test(start_paused = true)]
+async fn destinations_that_fail_for_too_long_are_disabled_each_minute_in_chunks() {
+    let fake = Fake::new();
+    fake.state().failing = 250;
+    fake.run_for(Settings::default(), 61 * SECOND).await;
+    assert_eq!(fake.state().failing, 0);
+    assert_eq!(times(&fake.calls("disable_failing")), [0, 0, 0, 60_000]);
+}
