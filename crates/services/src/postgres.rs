@@ -1,6 +1,9 @@
 //! A PostgreSQL of our own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use nix::{
@@ -97,6 +100,38 @@ impl Postgres {
         self.port
     }
 
+    /// Runs statements in a database, all or none.
+    ///
+    /// # Errors
+    /// One of them fails, or `psql` is not installed.
+    pub fn run_sql(&self, database: &str, sql: &str) -> anyhow::Result<()> {
+        let folder = tempfile::Builder::new().prefix("signalpost-sql-").tempdir()?;
+        let file = folder.path().join("statements.sql");
+        std::fs::write(&file, sql)?;
+        client("psql", folder.path())?
+            .args(&["--no-psqlrc", "--quiet", "--single-transaction", "--set", "ON_ERROR_STOP=1"])
+            .arg(format!("--dbname={}", self.database_url(database)))
+            .arg("--file")
+            .arg(&file)
+            .run()
+    }
+
+    /// What `pg_dump` says of a database, with these further arguments.
+    ///
+    /// # Errors
+    /// It fails, or is not installed.
+    pub fn dump(&self, database: &str, args: &[&str]) -> anyhow::Result<String> {
+        let folder = tempfile::Builder::new().prefix("signalpost-dump-").tempdir()?;
+        let file = folder.path().join("dump.sql");
+        client("pg_dump", folder.path())?
+            .args(args)
+            .arg(format!("--dbname={}", self.database_url(database)))
+            .arg("--file")
+            .arg(&file)
+            .run()?;
+        Ok(std::fs::read_to_string(file)?)
+    }
+
     /// Stops the server; its data stays.
     ///
     /// # Errors
@@ -123,6 +158,14 @@ impl Postgres {
         self.process = self.spec.start()?;
         self.wait_ready(starts)
     }
+}
+
+/// A client program: beside the server's, or in `PATH`.
+fn client(name: &str, folder: &Path) -> anyhow::Result<Spec> {
+    let beside = programs().map(|programs| programs.join(name)).filter(|file| file.is_file());
+    let program =
+        beside.or_else(|| find_program(name)).with_context(|| format!("`{name}` of PostgreSQL is not installed"))?;
+    Ok(Spec::new(name, program, folder))
 }
 
 /// The folder with `initdb` and `postgres`: in `PATH`, or where Debian puts it (the newest version).
