@@ -4,4 +4,4 @@ mod limits;
 mod store;
 
 pub use limits::GatedLimits;
-pub use store::GatedStore;
+pub use store::{GatedStore, copied};

@@ -84,8 +84,9 @@ impl Knobs {
             posts: rng.between(4, 24),
             seconds: rng.between(5, 25),
             fan_out_above: *rng.pick(&[1, 2, 1000, 1000]).unwrap_or(&1000),
-            max_in_flight: *rng.pick(&[2, 8, 64]).unwrap_or(&64),
-            max_queued: *rng.pick(&[4, 32, 512]).unwrap_or(&512),
+            // What is prompt where nothing is wrong has room.
+            max_in_flight: rng.pick(&[2, 8, 64]).copied().filter(|_| !calm).unwrap_or(64),
+            max_queued: rng.pick(&[4, 32, 512]).copied().filter(|_| !calm).unwrap_or(512),
             calm,
             fails_before: some(&mut rng, &[0.0, 0.0, 0.01, 0.05]),
             fails_after: some(&mut rng, &[0.0, 0.0, 0.01, 0.05]),

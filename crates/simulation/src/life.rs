@@ -168,6 +168,36 @@ impl Life {
         self.alive().await;
         let fate = self.fate(port);
         wait(fate.before).await;
+        self.goes_out(port, name, &fate).await?;
+        let result = inner.await;
+        self.came_of(port, name, &fate, result).await
+    }
+
+    /// As [`Self::call`], but the call is on its way once it is made: whoever made it may give up, or die, and it has its
+    /// effect all the same, later.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn send<T: Send + 'static, E: Away + Send + 'static>(
+        &self,
+        port: Port,
+        name: &'static str,
+        inner: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
+        self.alive().await;
+        let fate = self.fate(port);
+        self.goes_out(port, name, &fate).await?;
+        let before = fate.before;
+        let under_way = tokio::spawn(async move {
+            wait(before).await;
+            inner.await
+        });
+        let result = under_way.await.unwrap_or_else(|_| Err(E::away("it broke on its way (simulated)")));
+        self.came_of(port, name, &fate, result).await
+    }
+
+    /// Whether a call is made at all.
+    async fn goes_out<E: Away>(&self, port: Port, name: &'static str, fate: &Fate) -> Result<(), E> {
         self.alive().await;
         if fate.dies_before {
             self.die(&format!("before {name}"));
@@ -177,7 +207,17 @@ impl Life {
             self.world.tell(&self.name, format_args!("{name} refused"));
             return Err(E::away(why));
         }
-        let result = inner.await;
+        Ok(())
+    }
+
+    /// What its caller hears of a call.
+    async fn came_of<T, E: Away>(
+        &self,
+        port: Port,
+        name: &'static str,
+        fate: &Fate,
+        result: Result<T, E>,
+    ) -> Result<T, E> {
         self.world.count(&self.name, format_args!("{name} {} {}", fate.number, if result.is_ok() { "ok" } else { "error" }));
         if port == Port::Store {
             self.world.look(&self.name);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod generate;
+mod simulate;
 mod test;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -22,6 +23,8 @@ enum Command {
     Test(test::Options),
     /// Start a whole cluster on this machine and wait: for trying, load tests, crash tests.
     Cluster(cluster::Options),
+    /// Simulate whole Signalposts, one per seed, and check every promise after every step.
+    Simulate(simulate::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Test(options) => test::run(&options),
         Command::Cluster(options) => cluster::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
         Command::Generate => generate::run(),
     };
     result.unwrap_or_else(|error| {

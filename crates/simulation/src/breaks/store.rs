@@ -24,7 +24,7 @@ use signalpost_store::{
 };
 
 use super::Lie;
-use crate::{seed::Rng, world::World};
+use crate::{gates::copied, seed::Rng, world::World};
 
 /// The part of calls that are lied about: a store that always lies is found at once.
 const SOMETIMES: f64 = 0.1;
@@ -167,12 +167,9 @@ hand_on! { ScheduleStore for LyingStore {
 
 /// The group without the last delivery of its first event.
 fn without_one(group: &IngestGroup) -> IngestGroup {
-    let units = group.units.iter().enumerate().map(|(place, unit)| {
-        let mut events = unit.events.clone();
-        if let Some(event) = events.first_mut().filter(|_| place == 0) {
-            event.deliveries.pop();
-        }
-        IngestUnit { tenant: unit.tenant, routing_version: unit.routing_version, claim: unit.claim.clone(), events }
-    });
-    IngestGroup { units: units.collect(), outbox_id: group.outbox_id, published: group.published.clone() }
+    let mut group = copied(group);
+    if let Some(event) = group.units.first_mut().and_then(|unit| unit.events.first_mut()) {
+        event.deliveries.pop();
+    }
+    group
 }

@@ -12,7 +12,7 @@ use signalpost_core::{
 use signalpost_store::{
     Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
-    ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
+    ingest::{IngestGroup, IngestUnit, Routes, StoredAnswer, UnitOutcome},
     manage::{
         Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried,
     },
@@ -71,10 +71,19 @@ impl GatedStore {
 hand_on_people!(GatedStore);
 
 hand_on! { IngestStore for GatedStore {
-    ingest(group: &IngestGroup) -> Vec<UnitOutcome>;
     routes(tenant: TenantId) -> Routes;
     spilled() -> Vec<DestinationId>;
 }
+    async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
+        let (inner, group, life) = (Arc::clone(&self.inner), copied(group), Arc::clone(&self.life));
+        let ingest = async move {
+            let outcomes = inner.ingest(&group).await;
+            life.world.look(&life.name);
+            outcomes
+        };
+        self.life.send(Port::Store, "ingest", ingest).await
+    }
+
     fn changes(&self) -> Changes {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.get_or_insert_with(|| self.told()).clone()
@@ -93,13 +102,14 @@ hand_on! { DispatchStore for GatedStore {
     disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
 }
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
-        let write = async {
-            let report = self.inner.write(batch, hand_over).await?;
-            self.life.world.look(&self.life.name);
-            self.life.world.check(|checker| checker.written(batch, &report.written));
+        let (inner, batch, life) = (Arc::clone(&self.inner), batch.to_vec(), Arc::clone(&self.life));
+        let write = async move {
+            let report = inner.write(&batch, hand_over).await?;
+            life.world.look(&life.name);
+            life.world.check(|checker| checker.written(&batch, &report.written));
             Ok(report)
         };
-        self.via("write", write).await
+        self.life.send(Port::Store, "write", write).await
     }
 }
 
@@ -117,3 +127,18 @@ hand_on! { ScheduleStore for GatedStore {
     retain(retention: Retention) -> bool;
     sample() -> Sample;
 }}
+
+/// The same group once more.
+pub fn copied(group: &IngestGroup) -> IngestGroup {
+    let unit = |unit: &IngestUnit| IngestUnit {
+        tenant: unit.tenant,
+        routing_version: unit.routing_version,
+        claim: unit.claim.clone(),
+        events: unit.events.clone(),
+    };
+    IngestGroup {
+        units: group.units.iter().map(unit).collect(),
+        outbox_id: group.outbox_id,
+        published: group.published.clone(),
+    }
+}
