@@ -2,6 +2,8 @@
 
 mod limits;
 mod store;
+mod tapped;
 
 pub use limits::GatedLimits;
 pub use store::{GatedStore, copied};
+pub use tapped::TappedLimits;

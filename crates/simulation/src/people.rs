@@ -58,6 +58,7 @@ impl People {
     pub async fn make_up(&mut self) {
         for id in self.known.keys().copied().collect::<Vec<_>>() {
             if self.client.rng.chance(0.9) {
+                self.world.ask(|checker| checker.destinations.get_mut(&id).map(|expected| expected.paused_at = None));
                 self.client.insist(Method::POST, &format!("/v1/destinations/{id}/resume"), None, None).await;
             }
         }
@@ -117,8 +118,20 @@ impl People {
     }
 
     async fn on_one(&mut self, action: &str) {
-        if let Some(id) = self.one() {
-            self.client.ask(Method::POST, &format!("/v1/destinations/{id}/{action}"), None, None).await;
+        let Some(id) = self.one() else { return };
+        let paused_at = |world: &World, at| {
+            world.ask(|checker| {
+                if let Some(expected) = checker.destinations.get_mut(&id) {
+                    expected.paused_at = at;
+                }
+            });
+        };
+        if action == "resume" {
+            paused_at(&self.world, None);
+        }
+        let reply = self.client.ask(Method::POST, &format!("/v1/destinations/{id}/{action}"), None, None).await;
+        if action == "pause" && reply.is_some_and(|reply| reply.status == 200) {
+            paused_at(&self.world, Some(Instant::now()));
         }
     }
 
@@ -239,6 +252,14 @@ fn spec(rng: &mut Rng, name: &str, reference: bool) -> Value {
         spec["max_in_flight"] = json!(rng.between(1, 6));
     }
     if ORDERED {
+        // Short, so that a run sees all of its states.
+        spec["circuit"] = json!({
+            "enabled": rng.chance(0.7),
+            "failures": rng.between(2, 8),
+            "open_ms": rng.between(1000, 6000),
+            "max_open_ms": rng.between(6000, 10_000),
+            "probes": rng.between(1, 4),
+        });
         if rng.chance(0.5) {
             spec["ordering"] = json!("key");
             spec["ordering_on_dead"] = json!(if rng.chance(0.3) { "block" } else { "continue" });

@@ -22,6 +22,7 @@ use crate::{
     chaos,
     check::{Invariant, Violation},
     client::Client,
+    gates::TappedLimits,
     knobs::Knobs,
     lives::{self, Outside},
     panics,
@@ -92,6 +93,7 @@ async fn whole(seed: u64, options: Options) -> anyhow::Result<Outcome> {
     world.tell("run", format_args!("seed {seed}: {knobs:?}"));
     let store: Arc<dyn Store> = Arc::new(store);
     let limits: Arc<dyn Limits> = Arc::new(LocalLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
+    let limits: Arc<dyn Limits> = Arc::new(TappedLimits::new(&world, limits));
     let egress = EgressPolicy { allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)], require_https: false };
     let sender = Sender::new(SenderSettings::new(egress, clock as Arc<dyn Clock>, entropy))?;
     let outside = Outside {

@@ -5,6 +5,7 @@
 //! the end.
 
 mod changes;
+mod circuits;
 mod requests;
 mod tokens;
 
@@ -18,7 +19,7 @@ use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, 
 use tokio::time::Instant;
 
 pub use self::requests::Request;
-use self::tokens::Allowance;
+use self::{circuits::Circuit, tokens::Allowance};
 use crate::knobs::Knobs;
 
 /// How long a delivery to a healthy destination may wait for its first request while nothing of ours is wrong.
@@ -46,6 +47,10 @@ pub enum Invariant {
     Circuit,
     /// I13.
     ReadYourRouting,
+    /// What a person was told is so: what is paused or cancelled is not sent.
+    Control,
+    /// Nothing is sent twice without need.
+    Once,
     /// Nothing panics, tables agree with each other, services do not end by themselves.
     Sound,
 }
@@ -62,6 +67,8 @@ impl fmt::Display for Invariant {
             Self::Limits => "I7 limits",
             Self::Circuit => "I8 circuit",
             Self::ReadYourRouting => "I13 read your routing",
+            Self::Control => "control",
+            Self::Once => "nothing twice without need",
             Self::Sound => "sound",
         })
     }
@@ -110,6 +117,9 @@ pub struct Expected {
     pub reference: bool,
     /// Every event goes there.
     pub routed: bool,
+    /// When a person was told that it is paused; None: it may be sent to.
+    pub paused_at: Option<Instant>,
+    circuit: Option<Circuit>,
     rate: Option<Allowance>,
     /// Requests at once, and how many are out.
     max_in_flight: Option<u32>,
@@ -129,6 +139,8 @@ pub struct Checker {
     uids: BTreeMap<String, EventId>,
     /// The open deliveries of lanes, by their places.
     lanes: BTreeMap<(DestinationId, [u8; 16]), BTreeMap<i64, DeliveryId>>,
+    /// All requests so far, by delivery and number.
+    sent: BTreeSet<(DeliveryId, u32)>,
     /// All requests.
     pub requests: Vec<Request>,
     /// Lives that ended without being asked.
@@ -152,6 +164,7 @@ impl Checker {
             events: BTreeMap::new(),
             uids: BTreeMap::new(),
             lanes: BTreeMap::new(),
+            sent: BTreeSet::new(),
             requests: Vec::new(),
             dead: BTreeSet::new(),
             unsent: BTreeMap::new(),

@@ -1,5 +1,7 @@
 //! Checks of what reaches destinations.
 
+use std::time::Duration;
+
 use signalpost_core::{DeliveryId, DeliveryState, DestinationId, destination::RateLimit};
 use tokio::time::Instant;
 
@@ -7,6 +9,9 @@ use super::{Allowance, Checker, Expected, Invariant, Violation};
 
 /// Whether `max_in_flight` counts over all dispatchers.
 const SHARED_SLOTS: bool = false;
+
+/// By when a change by a person holds for every request.
+const CHANGE: Duration = Duration::from_secs(1);
 
 /// One request that a destination saw.
 #[derive(Debug, Clone)]
@@ -48,6 +53,14 @@ impl Checker {
             return Violation::of(Invariant::Sound, format!("a request for {delivery}, which is not in the store"));
         };
         known.requests += 1;
+        let again = !self.sent.insert((delivery, number));
+        if self.calm && (again || matches!(known.state, DeliveryState::Delivered | DeliveryState::Dead)) {
+            let text = format!("{delivery}/{number} is sent for the {}. time, while it is {:?}", known.requests, known.state);
+            return Violation::of(Invariant::Once, text);
+        }
+        if self.calm && known.state == DeliveryState::Cancelled {
+            return Violation::of(Invariant::Control, format!("{delivery} is cancelled, and starts"));
+        }
         self.unsent.remove(&delivery);
         if known.at_most_once && known.requests > 1 {
             return Violation::of(Invariant::AtMostOnce, format!("{delivery} is sent for the {}. time", known.requests));
@@ -69,6 +82,14 @@ impl Checker {
         if let Some(expected) = self.destinations.get_mut(&destination) {
             expected.in_flight += 1;
             let name = &expected.name;
+            let is_known = |since: Instant| now.saturating_duration_since(since) > CHANGE;
+            if self.calm && expected.paused_at.is_some_and(is_known) {
+                return Violation::of(Invariant::Control, format!("{name} is paused, and {delivery} starts"));
+            }
+            if let Some(open) = expected.circuit.as_ref().and_then(|circuit| circuit.refuses(now)) {
+                let text = format!("the circuit of {name} has been open for {open:?}, and {delivery} starts");
+                return Violation::of(Invariant::Circuit, text);
+            }
             if expected.max_in_flight.is_some_and(|most| expected.in_flight > most * dispatchers) {
                 let text = format!("{} requests to {name} are out at once", expected.in_flight);
                 return Violation::of(Invariant::Limits, text);

@@ -80,16 +80,50 @@ const RULES: &[&str] = &[
      WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event_id)",
 ];
 
+/// The same, of lanes.
+const LANE_RULES: &[&str] = &[
+    "SELECT 'delivery ' || hex(d.id) || ' has a lane, and is queued' FROM deliveries d WHERE d.lane IS NOT NULL AND d.state = 0",
+    "SELECT 'delivery ' || hex(d.id) || ' is not the first of its lane, and is due ' || w.due_at
+     FROM deliveries d JOIN waiting w ON w.delivery_id = d.id
+     WHERE d.lane IS NOT NULL AND w.due_at < 9223372036854775807 AND EXISTS (
+         SELECT 1 FROM deliveries e WHERE e.destination_id = d.destination_id AND e.lane = d.lane
+             AND e.state IN (0, 1) AND e.lane_seq < d.lane_seq)",
+    "SELECT 'delivery ' || hex(d.id) || ' is the first of its lane, which is not blocked, and is never due'
+     FROM deliveries d JOIN waiting w ON w.delivery_id = d.id
+     WHERE d.lane IS NOT NULL AND w.due_at = 9223372036854775807
+         AND NOT EXISTS (
+             SELECT 1 FROM deliveries e WHERE e.destination_id = d.destination_id AND e.lane = d.lane
+                 AND e.state IN (0, 1) AND e.lane_seq < d.lane_seq)
+         AND NOT EXISTS (
+             SELECT 1 FROM lanes l WHERE l.destination_id = d.destination_id AND l.lane = d.lane
+                 AND l.blocked_by IS NOT NULL)",
+    "SELECT 'a lane of ' || hex(l.destination_id) || ' says ' || l.depth || ' are open, there are ' ||
+         (SELECT count(*) FROM deliveries d WHERE d.destination_id = l.destination_id AND d.lane = l.lane
+             AND d.state IN (0, 1))
+     FROM lanes l
+     WHERE l.depth <> (SELECT count(*) FROM deliveries d WHERE d.destination_id = l.destination_id
+         AND d.lane = l.lane AND d.state IN (0, 1))",
+    "SELECT 'a lane of ' || hex(d.destination_id) || ' has open deliveries and no row' FROM deliveries d
+     WHERE d.lane IS NOT NULL AND d.state IN (0, 1) AND NOT EXISTS (
+         SELECT 1 FROM lanes l WHERE l.destination_id = d.destination_id AND l.lane = d.lane)",
+];
+
 /// The rules that are broken now.
 pub(super) fn broken(connection: &Connection, now: Timestamp) -> Outcome<Vec<String>> {
     let mut broken = Vec::new();
-    for rule in RULES {
+    let lanes: &[&str] = if has_lanes(connection)? { LANE_RULES } else { &[] };
+    for rule in RULES.iter().chain(lanes) {
         let mut statement = connection.prepare(&rule.replace("NOW", &now.as_micros().to_string()))?;
         for text in statement.query_map([], |row| row.get(0))? {
             broken.push(text?);
         }
     }
     Ok(broken)
+}
+
+fn has_lanes(connection: &Connection) -> Outcome<bool> {
+    let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'lanes'";
+    Ok(connection.query_row(sql, [], |row| row.get::<_, u32>(0))? > 0)
 }
 
 /// What is left.
@@ -99,8 +133,7 @@ pub(super) fn rest(connection: &Connection) -> Outcome<Rest> {
     rest.outbox = count("SELECT count(*) FROM outbox")?;
     rest.fan_outs = count("SELECT count(*) FROM fan_outs")?;
     rest.replays = count("SELECT count(*) FROM replays WHERE state = 'running'")?;
-    let lanes = count("SELECT count(*) FROM sqlite_master WHERE name = 'lanes'")? > 0;
-    let blocked = if lanes {
+    let blocked = if has_lanes(connection)? {
         "EXISTS (SELECT 1 FROM lanes l
                  WHERE l.destination_id = d.destination_id AND l.lane = d.lane AND l.blocked_by IS NOT NULL)"
     } else {
