@@ -7,10 +7,16 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use signalpost_bus::{Message, Origin};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, TenantId, WaitReason};
-use signalpost_store::ingest::{IngestUnit, KeyClaim, NewDelivery, NewEvent, Start, UidClaim, UnitOutcome};
+use signalpost_core::{DeliveryId, DestinationId, Event, EventId, LaneId, TenantId, WaitReason, ordering::LaneKeys};
+use signalpost_store::ingest::{
+    IngestUnit, KeyClaim, NewDelivery, NewEvent, RoutingVersion, Start, UidClaim, UnitOutcome,
+};
 
-use super::{answer::EventAnswer, native::unknown_destination, posted::Posted};
+use super::{
+    answer::{self, EventAnswer, ItemResult},
+    native::unknown_destination,
+    posted::Posted,
+};
 use crate::{
     idempotency,
     ingest::{IngestError, Submission},
@@ -48,6 +54,14 @@ pub struct Routing {
     spilled: Arc<HashSet<DestinationId>>,
 }
 
+impl Routing {
+    /// As it is known here; newer than the version that is outdated.
+    async fn now(state: &AppState, tenant: TenantId, outdated: Option<RoutingVersion>) -> Result<Self, Problem> {
+        let table = state.router.table(tenant, outdated).await?;
+        Ok(Self { table, spilled: state.router.spilled() })
+    }
+}
+
 /// An event with its deliveries.
 pub struct Routed {
     /// What is committed.
@@ -60,6 +74,11 @@ impl Routed {
     /// What its producer is told when it is accepted.
     pub fn answer(&self) -> Bytes {
         self.new.answer.clone()
+    }
+
+    /// How many of its deliveries have no place in a lane.
+    fn unordered(&self) -> usize {
+        self.new.deliveries.iter().filter(|delivery| delivery.lane.is_none()).count()
     }
 }
 
@@ -75,14 +94,19 @@ pub fn route(state: &AppState, routing: &Routing, prepared: &Prepared) -> Result
     };
     let answer = EventAnswer::first(event, targets.len());
     let uid = prepared.content_hash.map(|content_hash| UidClaim { content_hash, ttl: state.settings.idempotency_ttl });
-    let event = Arc::clone(event);
-    let mut new = NewEvent { event, deliveries: Vec::new(), fan_out: Vec::new(), uid, answer };
-    if targets.len() > state.settings.fan_out_above {
-        new.fan_out = targets.iter().map(|target| target.destination_id).collect();
-        return Ok(Routed { new, messages: Vec::new() });
+    let keys = LaneKeys::new(event);
+    let large = targets.len() > state.settings.fan_out_above;
+    let mut new = NewEvent { event: Arc::clone(event), deliveries: Vec::new(), fan_out: Vec::new(), uid, answer };
+    let mut messages = Vec::with_capacity(if large { 0 } else { targets.len() });
+    for target in targets {
+        let lane = keys.lane(&target.ordering);
+        // A place in a lane is taken with the event, however many destinations it has.
+        if large && lane.is_none() {
+            new.fan_out.push(target.destination_id);
+        } else {
+            new.deliveries.push(deliver(state, routing, &new.event, target, lane, &mut messages));
+        }
     }
-    let mut messages = Vec::with_capacity(targets.len());
-    new.deliveries = targets.iter().map(|target| deliver(state, routing, &new.event, target, &mut messages)).collect();
     Ok(Routed { new, messages })
 }
 
@@ -91,14 +115,15 @@ fn deliver(
     routing: &Routing,
     event: &Arc<Event>,
     target: &Target,
+    lane: Option<LaneId>,
     messages: &mut Vec<Arc<Message>>,
 ) -> NewDelivery {
-    let destination_id = target.destination_id;
+    let &Target { destination_id, destination_version, guarantee, .. } = target;
     // The delivery's millisecond is its event's.
     let id = DeliveryId::new(event.id.created_at(), &*state.ports.entropy);
     let start = if target.paused {
         Start::Waiting(WaitReason::Paused)
-    } else if routing.spilled.contains(&destination_id) {
+    } else if lane.is_some() || routing.spilled.contains(&destination_id) {
         Start::Waiting(WaitReason::Turn)
     } else {
         Start::Queued
@@ -113,18 +138,21 @@ fn deliver(
             delivery_id: id,
             tenant_id: event.tenant_id,
             destination_id,
-            destination_version: target.destination_version,
+            destination_version,
             attempt: 1,
             origin: Origin::Fresh,
             event,
             payload,
+            lane,
+            guarantee,
+            born_at: None,
         }));
     }
-    NewDelivery { id, destination_id, start }
+    NewDelivery { id, destination_id, start, lane, guarantee }
 }
 
 /// Makes the unit of these events. One that would hold too many deliveries for one transaction has its largest events
-/// expanded later.
+/// expanded later, but for what has a place in a lane.
 pub fn unit(
     state: &AppState,
     tenant: TenantId,
@@ -135,11 +163,14 @@ pub fn unit(
     let most = state.settings.ingest.group_deliveries;
     let mut deliveries: usize = routed.iter().map(|event| event.new.deliveries.len()).sum();
     while deliveries > most
-        && let Some(largest) = routed.iter_mut().max_by_key(|event| event.new.deliveries.len())
-        && !largest.new.deliveries.is_empty()
+        && let Some(largest) = routed.iter_mut().max_by_key(|event| event.unordered())
+        && largest.unordered() > 0
     {
-        deliveries -= largest.new.deliveries.len();
-        largest.new.fan_out = largest.new.deliveries.drain(..).map(|delivery| delivery.destination_id).collect();
+        deliveries -= largest.unordered();
+        let (unordered, ordered) = largest.new.deliveries.drain(..).partition(|delivery| delivery.lane.is_none());
+        let unordered: Vec<NewDelivery> = unordered;
+        largest.new.deliveries = ordered;
+        largest.new.fan_out.extend(unordered.into_iter().map(|delivery| delivery.destination_id));
         largest.messages.clear();
     }
     let (events, messages) = routed.into_iter().map(|event| (event.new, event.messages)).unzip();
@@ -166,8 +197,7 @@ pub async fn commit(
 ) -> Result<Committed, Problem> {
     let mut outdated = None;
     for _ in 0..MOST_ROUNDS {
-        let table = state.router.table(tenant, outdated).await?;
-        let routing = Routing { table, spilled: state.router.spilled() };
+        let routing = Routing::now(state, tenant, outdated).await?;
         match state.ingest.submit(build(&routing)?).await? {
             UnitOutcome::Committed(outcomes) => return Ok(Committed::Now(outcomes)),
             UnitOutcome::Replayed(answer) => return Ok(Committed::Before(answer)),
@@ -175,7 +205,71 @@ pub async fn commit(
             UnitOutcome::Rerouted => outdated = Some(routing.table.version),
         }
     }
-    Err(Problem::unavailable("The destinations of this tenant change faster than events can be routed."))
+    Err(restless())
+}
+
+/// Commits events each for itself, in their order, until the routes are those at the commit; what their producer is told of each.
+/// Places in lanes are taken in the order of the events: behind one of which nothing is known (503) none in a lane is accepted.
+pub async fn commit_each(state: &AppState, tenant: TenantId, items: &[Prepared]) -> Vec<ItemResult> {
+    let mut results: Vec<Option<ItemResult>> = vec![None; items.len()];
+    let mut outdated = None;
+    for _ in 0..MOST_ROUNDS {
+        let open: Vec<usize> = (0..items.len()).filter(|index| results[*index].is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        match commit_round(state, tenant, items, &open, outdated, &mut results).await {
+            Ok(version) => outdated = Some(version),
+            Err(problem) => {
+                for index in open {
+                    results[index].get_or_insert_with(|| Err(problem.clone()));
+                }
+            }
+        }
+    }
+    results.into_iter().map(|result| result.unwrap_or_else(|| Err(restless()))).collect()
+}
+
+/// One round for those that have no result yet. Those that have to be routed again have none after it. The version of the routes.
+async fn commit_round(
+    state: &AppState,
+    tenant: TenantId,
+    items: &[Prepared],
+    open: &[usize],
+    outdated: Option<RoutingVersion>,
+    results: &mut [Option<ItemResult>],
+) -> Result<RoutingVersion, Problem> {
+    let routing = Routing::now(state, tenant, outdated).await?;
+    let mut submissions = Vec::with_capacity(open.len());
+    let mut submitted = Vec::with_capacity(open.len());
+    for index in open.iter().copied() {
+        match route(state, &routing, &items[index]) {
+            Ok(routed) => {
+                submitted.push((index, routed.answer()));
+                submissions.push(unit(state, tenant, &routing, None, vec![routed]));
+            }
+            Err(problem) => results[index] = Some(Err(problem)),
+        }
+    }
+    let outcomes = state.ingest.submit_all(submissions).await?;
+    for ((index, first), outcome) in submitted.into_iter().zip(outcomes) {
+        results[index] = match outcome {
+            Ok(UnitOutcome::Committed(outcomes)) => Some(match outcomes.first() {
+                Some(outcome) => answer::result_of(outcome, &first),
+                None => Err(Problem::internal(&"an event without an outcome")),
+            }),
+            Ok(UnitOutcome::Rerouted) => None,
+            Ok(UnitOutcome::Replayed(_) | UnitOutcome::Mismatch) => {
+                Some(Err(Problem::internal(&"an answer to a key that was not given")))
+            }
+            Err(error) => Some(Err(error.into())),
+        };
+    }
+    Ok(routing.table.version)
+}
+
+fn restless() -> Problem {
+    Problem::unavailable("The destinations of this tenant change faster than events can be routed.")
 }
 
 impl From<IngestError> for Problem {

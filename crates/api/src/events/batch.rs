@@ -10,7 +10,6 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::Bytes;
-use futures::future::join_all;
 use http::StatusCode;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -87,24 +86,16 @@ async fn accept(state: &AppState, tenant: TenantId, body: Body) -> Result<Respon
 
 /// Each event for itself.
 async fn each(state: &AppState, tenant: TenantId, items: Vec<Result<Prepared, Problem>>) -> Result<Response, Problem> {
-    let results: Vec<ItemResult> = join_all(items.into_iter().map(|item| async move {
-        let prepared = item?;
-        let mut first = Bytes::new();
-        let committed = accept::commit(state, tenant, |routing| {
-            let routed = accept::route(state, routing, &prepared)?;
-            first = routed.answer();
-            Ok(accept::unit(state, tenant, routing, None, vec![routed]))
+    let good: Vec<Prepared> = items.iter().filter_map(|item| item.as_ref().ok()).cloned().collect();
+    let mut committed = accept::commit_each(state, tenant, &good).await.into_iter();
+    let missing = || Err(Problem::internal(&"an event without an outcome"));
+    let results: Vec<ItemResult> = items
+        .into_iter()
+        .map(|item| match item {
+            Ok(_) => committed.next().unwrap_or_else(missing),
+            Err(problem) => Err(problem),
         })
-        .await?;
-        match committed {
-            Committed::Now(outcomes) => match outcomes.first() {
-                Some(outcome) => answer::result_of(outcome, &first),
-                None => Err(Problem::internal(&"an event without an outcome")),
-            },
-            Committed::Before(_) => Err(Problem::internal(&"an answer to a key that was not given")),
-        }
-    }))
-    .await;
+        .collect();
     let unknown = |result: &&ItemResult| result.as_ref().is_err_and(|problem| problem.code == Code::Unavailable);
     if results.iter().all(|result| result.is_err())
         && let Some(Err(problem)) = results.iter().find(unknown)

@@ -1,4 +1,4 @@
-//! An event in our own JSON. `ordering_key` is not known yet and is refused as such.
+//! An event in our own JSON.
 
 use std::{collections::BTreeMap, str::FromStr as _};
 
@@ -31,6 +31,7 @@ pub fn read(text: &str, keep: Keep<'_>) -> Result<Posted, Problem> {
     let uid = reader.text("uid", rules::uid);
     let source = reader.text("source", rules::source);
     let occurred_at = reader.parsed("occurred_at", rules::time);
+    let ordering_key = reader.text("ordering_key", rules::ordering_key);
     let schema_version = reader.text("schema_version", rules::schema_version);
     let labels = labels(&mut reader);
     let (data, content_type) = data(&mut reader, keep);
@@ -44,7 +45,15 @@ pub fn read(text: &str, keep: Keep<'_>) -> Result<Posted, Problem> {
         // The same answer as for an id that does not exist.
         Some(Err(_)) => return Err(unknown_destination()),
     };
-    let meta = EventMeta { occurred_at, destination_id, labels, schema_version, content_type, ..EventMeta::default() };
+    let meta = EventMeta {
+        occurred_at,
+        ordering_key,
+        destination_id,
+        labels,
+        schema_version,
+        content_type,
+        ..EventMeta::default()
+    };
     let event_type = event_type.unwrap_or_else(|| event::DEFAULT_TYPE.to_owned());
     Ok(Posted { event_type, uid, source, meta, data })
 }

@@ -33,6 +33,9 @@ pub struct EventBody {
     /// When it happened.
     #[schema(format = DateTime)]
     pub occurred_at: Option<String>,
+    /// Events with the same key are sent one after the other, in the order of acceptance, to destinations with `ordering: "key"`.
+    #[schema(min_length = 1, max_length = 256)]
+    pub ordering_key: Option<String>,
     /// Send it to this destination only.
     pub destination_id: Option<String>,
     /// Your own labels.

@@ -11,12 +11,12 @@ use signalpost_store::{
     ingest::{EventOutcome, IngestGroup, IngestUnit, UnitOutcome},
 };
 use signalpost_telemetry::names;
-use tokio::sync::oneshot;
 
 use super::{
     IngestPorts, Item, Reply, Submission,
-    plan::{Group, Pending, next_group, settle},
+    plan::{Group, next_group, settle},
     publisher::{Publication, Publisher},
+    requests::{Outcome, Pending, Requests, Ticket},
 };
 use crate::IngestSettings;
 
@@ -36,7 +36,7 @@ pub struct Committer {
 }
 
 /// A unit and what came of it.
-type Decided = (IngestUnit, Result<UnitOutcome, StoreError>);
+type Decided = (IngestUnit, Outcome);
 
 impl Committer {
     pub fn new(ports: &IngestPorts, settings: IngestSettings, publisher: Publisher) -> Self {
@@ -46,72 +46,94 @@ impl Committer {
     /// Commits all of these, in as many groups as their bounds need.
     pub async fn write(&self, entries: Vec<Entry<Item, Reply>>) {
         let mut pending = VecDeque::with_capacity(entries.len());
-        let mut shares = Vec::with_capacity(entries.len());
+        let mut requests = Requests::default();
         let mut barriers = Vec::new();
         for entry in entries {
             match entry.split() {
-                (Item::Unit { submission, _share: share }, reply) => {
-                    shares.push(share);
-                    pending.push_back(Pending { submission, reply });
-                }
+                (Item::Units { submissions, share }, reply) => pending.extend(requests.add(submissions, share, reply)),
                 (Item::Barrier, reply) => barriers.push(reply),
             }
         }
         loop {
-            pending = self.in_time(pending);
+            self.drop_hopeless(&mut pending, &mut requests);
             if pending.is_empty() {
                 break;
             }
-            self.commit_group(next_group(&mut pending, &self.settings)).await;
+            let group = next_group(&mut pending, &self.settings);
+            for again in self.commit_group(group, &mut requests).await.into_iter().rev() {
+                pending.push_front(again);
+            }
         }
-        drop(shares);
         for barrier in barriers {
-            answer(barrier, Reply::Barrier);
+            // A caller that went away needs no answer.
+            let _gone = barrier.send(Reply::Barrier);
         }
     }
 
-    /// Refuses those that have waited for too long, as they do where the store was away or slow.
-    fn in_time(&self, pending: VecDeque<Pending>) -> VecDeque<Pending> {
+    /// Decides those that must not be committed: they have waited for too long, as they do where the store was away or slow, or
+    /// they would overtake one of their request that is tried again.
+    fn drop_hopeless(&self, pending: &mut VecDeque<Pending>, requests: &mut Requests) {
         let now = self.ports.clock.now();
-        let is_late = |pending: &Pending| {
-            pending.submission.unit.events.iter().any(|new| now.since(new.event.id.created_at()) > MOST_AGE)
-        };
-        let (late, in_time): (VecDeque<_>, _) = pending.into_iter().partition(is_late);
-        for Pending { reply, .. } in late {
-            let error = StoreError::Unavailable("the request has waited for too long".to_owned());
-            answer(reply, Reply::Done(Err(error)));
-        }
-        in_time
+        pending.retain(|Pending { submission, ticket }| {
+            let is_late = submission.unit.events.iter().any(|new| now.since(new.event.id.created_at()) > MOST_AGE);
+            let hopeless = if is_late {
+                Some(Err(StoreError::Unavailable("the request has waited for too long".to_owned())))
+            } else {
+                requests.behind(*ticket)
+            };
+            let keep = hopeless.is_none();
+            if let Some(outcome) = hopeless {
+                requests.decide(*ticket, outcome);
+            }
+            keep
+        });
     }
 
-    async fn commit_group(&self, group: Group) {
-        let Group { members, followers } = group;
+    /// Commits a group; what of it is to be tried again, in order. At least one of its units is decided.
+    async fn commit_group(&self, group: Group, requests: &mut Requests) -> Vec<Pending> {
+        let Group { members, followers, held } = group;
         let mut units = Vec::with_capacity(members.len());
         let mut rest = Vec::with_capacity(members.len());
-        for Pending { submission: Submission { unit, messages }, reply } in members {
+        for Pending { submission: Submission { unit, messages }, ticket } in members {
             units.push(unit);
-            rest.push((messages, Some(reply)));
+            rest.push((messages, ticket));
         }
         let mut decided: Vec<Decided> = Vec::with_capacity(rest.len());
-        // On refused data a run is split in two until the culprit stands alone. The runs stay in order.
+        // On refused data a run is split in two until the culprit stands alone. The runs stay in order, and end where nothing is
+        // known of one of them.
         let mut runs = vec![units];
+        let mut failed = None;
         while let Some(run) = runs.pop() {
             let first = decided.len();
-            match self.commit(run, &mut rest[first..]).await {
-                Committed::Decided(some) => decided.extend(some),
+            let committed = match &failed {
+                None => self.commit(run, &mut rest[first..]).await,
+                Some(error) => Committed::failed(run, error),
+            };
+            match committed {
+                Committed::Decided(some) => {
+                    failed = failed.or_else(|| some.iter().find_map(|(_, outcome)| unknown(outcome)));
+                    for ((_, outcome), (_, ticket)) in some.iter().zip(&rest[first..]) {
+                        requests.decide(*ticket, outcome.clone());
+                    }
+                    decided.extend(some);
+                }
                 Committed::Split(one, other) => runs.extend([other, one]),
             }
         }
-        for (leader, Pending { submission, reply }) in followers {
-            let settled = decided.get(leader).and_then(|(unit, outcome)| settle(unit, outcome, &submission.unit));
+        let mut again = Vec::new();
+        for (leader, follower) in followers {
+            let settled =
+                decided.get(leader).and_then(|(unit, outcome)| settle(unit, outcome, &follower.submission.unit));
             match settled {
-                Some(outcome) => answer(reply, Reply::Done(outcome)),
-                None => answer(reply, Reply::Deferred(submission)),
+                Some(outcome) => requests.decide(follower.ticket, outcome),
+                None => again.push(follower),
             }
         }
+        again.extend(held);
+        again
     }
 
-    /// One transaction; publishes what it committed and answers.
+    /// One transaction; publishes what it committed.
     async fn commit(&self, units: Vec<IngestUnit>, rest: &mut [Rest]) -> Committed {
         let outbox_id = OutboxId::new(self.ports.clock.now(), &*self.ports.entropy);
         let mut group = IngestGroup { units, outbox_id, published: self.publisher.take_acknowledged() };
@@ -139,47 +161,38 @@ impl Committer {
                 measure(&group.units, &outcomes, took);
                 let messages = accepted(&outcomes, rest);
                 self.publisher.publish(Publication { outbox_id, messages, committed_at: self.ports.clock.elapsed() });
-                let outcomes = outcomes.into_iter().map(Ok);
-                Committed::Decided(reply_all(group.units, outcomes, rest))
+                Committed::Decided(group.units.into_iter().zip(outcomes.into_iter().map(Ok)).collect())
             }
             Err(StoreError::Data(_)) if group.units.len() > 1 => {
                 let other = group.units.split_off(group.units.len() / 2);
                 Committed::Split(group.units, other)
             }
-            Err(error) => {
-                let outcomes = std::iter::repeat_with(move || Err(error.clone()));
-                Committed::Decided(reply_all(group.units, outcomes, rest))
-            }
+            Err(error) => Committed::failed(group.units, &error),
         }
     }
 }
 
-/// What is left of a member once its unit went into the group: the messages of its events, and who waits.
-type Rest = (Vec<Vec<Arc<Message>>>, Option<oneshot::Sender<Reply>>);
+/// What is left of a member once its unit went into the group: the messages of its events, and whose it is.
+type Rest = (Vec<Vec<Arc<Message>>>, Ticket);
 
 enum Committed {
     Decided(Vec<Decided>),
     Split(Vec<IngestUnit>, Vec<IngestUnit>),
 }
 
-fn reply_all(
-    units: Vec<IngestUnit>,
-    outcomes: impl Iterator<Item = Result<UnitOutcome, StoreError>>,
-    rest: &mut [Rest],
-) -> Vec<Decided> {
-    let mut decided = Vec::with_capacity(units.len());
-    for ((unit, outcome), (_, reply)) in units.into_iter().zip(outcomes).zip(rest) {
-        if let Some(reply) = reply.take() {
-            answer(reply, Reply::Done(outcome.clone()));
-        }
-        decided.push((unit, outcome));
+impl Committed {
+    /// The same for all.
+    fn failed(units: Vec<IngestUnit>, error: &StoreError) -> Self {
+        Self::Decided(units.into_iter().map(|unit| (unit, Err(error.clone()))).collect())
     }
-    decided
 }
 
-fn answer(reply: oneshot::Sender<Reply>, with: Reply) {
-    // A caller that went away needs no answer.
-    let _gone = reply.send(with);
+/// The error after which nothing is known of a unit.
+fn unknown(outcome: &Outcome) -> Option<StoreError> {
+    match outcome {
+        Ok(_) | Err(StoreError::Data(_)) => None,
+        Err(error) => Some(error.clone()),
+    }
 }
 
 /// The messages of the events that were committed now.

@@ -10,6 +10,7 @@
 mod committer;
 mod plan;
 mod publisher;
+mod requests;
 
 use std::sync::Arc;
 
@@ -64,6 +65,11 @@ impl Submission {
     fn deliveries(&self) -> usize {
         self.unit.events.iter().map(|event| event.deliveries.len()).sum()
     }
+
+    /// Whether it takes a place in a lane.
+    fn is_ordered(&self) -> bool {
+        self.unit.events.iter().flat_map(|event| &event.deliveries).any(|delivery| delivery.lane.is_some())
+    }
 }
 
 /// The bytes of what a producer may write into an event besides `data`, and that has no bound of its own.
@@ -90,17 +96,16 @@ pub enum IngestError {
 
 /// What the committer is handed.
 enum Item {
-    /// A unit, and its share of the bytes that may wait.
-    Unit { submission: Submission, _share: OwnedSemaphorePermit },
+    /// The units of one request, and their share of the bytes that may wait.
+    Units { submissions: Vec<Submission>, share: OwnedSemaphorePermit },
     /// Answered when all that came before is committed.
     Barrier,
 }
 
 /// What the committer answers.
 enum Reply {
-    Done(Result<UnitOutcome, StoreError>),
-    /// A claim of it was in the group already, and what came of that tells nothing about this one: hand it in again.
-    Deferred(Submission),
+    /// In the order of the units.
+    Done(Vec<Result<UnitOutcome, StoreError>>),
     Barrier,
 }
 
@@ -111,6 +116,8 @@ pub struct Ingest {
     publisher: Publisher,
     /// In units of 1 KiB.
     room: Arc<Semaphore>,
+    /// All of it.
+    all_room: usize,
     waiting: Gauge,
 }
 
@@ -127,6 +134,7 @@ impl Ingest {
             queue,
             publisher,
             room: Arc::new(Semaphore::new(settings.queue_bytes / 1024)),
+            all_room: settings.queue_bytes / 1024,
             waiting: metrics::gauge!(names::INGEST_QUEUE),
         }
     }
@@ -135,18 +143,31 @@ impl Ingest {
     ///
     /// # Errors
     /// See [`IngestError`]; the outcome is unknown for `Store(Unavailable)` and `Stopping`.
-    pub async fn submit(&self, mut submission: Submission) -> Result<UnitOutcome, IngestError> {
-        loop {
-            let share = u32::try_from(submission.bytes().div_ceil(1024)).unwrap_or(u32::MAX);
-            let share = Arc::clone(&self.room).try_acquire_many_owned(share).map_err(|_| IngestError::Overloaded)?;
-            let _waiting = Waiting::new(&self.waiting);
-            let item = Item::Unit { submission, _share: share };
-            match self.queue.submit(item).await.map_err(IngestError::from)? {
-                Reply::Done(outcome) => return Ok(outcome?),
-                // At least one of the units that share the claim was decided, so this ends.
-                Reply::Deferred(again) => submission = again,
-                Reply::Barrier => return Err(IngestError::Stopping),
-            }
+    pub async fn submit(&self, submission: Submission) -> Result<UnitOutcome, IngestError> {
+        let outcome = self.submit_all(vec![submission]).await?.pop();
+        outcome.unwrap_or_else(|| Err(StoreError::Internal("a unit without an outcome".to_owned()))).map_err(Into::into)
+    }
+
+    /// Commits the units of one request, in their order, each for itself; what came of each. Those that take places in lanes
+    /// do not overtake each other: where one of them has to be routed again, or nothing is known of it, those behind it are
+    /// not committed, and get the same outcome. They must have been routed by the same routes.
+    ///
+    /// # Errors
+    /// See [`IngestError`]; none was committed for `Overloaded`.
+    pub async fn submit_all(
+        &self,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<UnitOutcome, StoreError>>, IngestError> {
+        if submissions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let share = submissions.iter().map(Submission::bytes).sum::<usize>().div_ceil(1024).min(self.all_room);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        let share = Arc::clone(&self.room).try_acquire_many_owned(share).map_err(|_| IngestError::Overloaded)?;
+        let _waiting = Waiting::new(&self.waiting);
+        match self.queue.submit(Item::Units { submissions, share }).await.map_err(IngestError::from)? {
+            Reply::Done(outcomes) => Ok(outcomes),
+            Reply::Barrier => Err(IngestError::Stopping),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Which units go into one group, and what follows for those that cannot.
 //!
 //! Equal claims (idempotency keys, uids) never meet in one transaction: the first of them goes, the others wait for what
-//! comes of it, and most are answered from that without another transaction.
+//! comes of it, and most are answered from that without another transaction. Units of a request that take places in lanes keep
+//! their order: while one of them waits so, those behind it do, too.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
@@ -13,16 +14,9 @@ use signalpost_store::{
     StoreError,
     ingest::{EventOutcome, IngestUnit, NewEvent, UnitOutcome},
 };
-use tokio::sync::oneshot;
 
-use super::{Reply, Submission};
+use super::requests::Pending;
 use crate::IngestSettings;
-
-/// A submission and who waits for it.
-pub struct Pending {
-    pub submission: Submission,
-    pub reply: oneshot::Sender<Reply>,
-}
 
 /// Units for one transaction.
 #[derive(Default)]
@@ -30,6 +24,8 @@ pub struct Group {
     pub members: Vec<Pending>,
     /// Units that share a claim with the member at that index.
     pub followers: Vec<(usize, Pending)>,
+    /// Units that must not overtake one of the followers: they come after this group.
+    pub held: Vec<Pending>,
 }
 
 /// Takes the next group off the front. At least one unit, however large it is.
@@ -37,18 +33,25 @@ pub fn next_group(pending: &mut VecDeque<Pending>, settings: &IngestSettings) ->
     let mut group = Group::default();
     let (mut deliveries, mut bytes) = (0, 0);
     let mut claims: HashMap<u64, usize> = HashMap::new();
-    while let Some(next) = pending.front() {
+    // Requests of which an ordered unit may have to be tried again.
+    let mut held: HashSet<usize> = HashSet::new();
+    while let Some(next) = pending.pop_front() {
+        if next.ticket.is_ordered && held.contains(&next.ticket.request) {
+            group.held.push(next);
+            continue;
+        }
         let (more_deliveries, more_bytes) = (next.submission.deliveries(), next.submission.bytes());
         let full =
             deliveries + more_deliveries > settings.group_deliveries || bytes + more_bytes > settings.group_bytes;
         if full && !group.members.is_empty() {
+            pending.push_front(next);
             break;
         }
         let mine = claims_of(&next.submission.unit);
-        let Some(next) = pending.pop_front() else {
-            break;
-        };
         if let Some(leader) = mine.iter().find_map(|claim| claims.get(claim)) {
+            if next.ticket.is_ordered {
+                held.insert(next.ticket.request);
+            }
             group.followers.push((*leader, next));
             continue;
         }

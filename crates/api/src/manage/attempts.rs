@@ -31,13 +31,13 @@ const ALL_FILTERS: &[&str] = &["destination_id", "outcome", "since", "until", "e
 /// Reads the filters that were given.
 ///
 /// # Errors
-/// 400.
-pub fn filter(query: &ListQuery) -> Result<AttemptFilter, Problem> {
+/// 400; the store is away.
+pub async fn filter(state: &AppState, tenant: TenantId, query: &ListQuery) -> Result<AttemptFilter, Problem> {
     let range = Range::read(query)?;
     Ok(AttemptFilter {
         event_id: filters::event_id(query)?,
         delivery_id: filters::delivery_id(query)?,
-        destination_id: filters::destination_id(query)?,
+        destination_id: filters::destination_id(state, tenant, query).await?,
         outcome: filters::outcome(query)?,
         since: range.since,
         until: range.until,
@@ -69,7 +69,7 @@ pub async fn page(
 )]
 pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, ALL_FILTERS, false)?;
-    let mut filter = filter(&query)?;
+    let mut filter = filter(&state, tenant.0, &query).await?;
     if filter.destination_id.is_none() && filter.event_id.is_none() && filter.delivery_id.is_none() {
         let range = Range { since: filter.since, until: filter.until }.bounded(&*state.ports.clock);
         (filter.since, filter.until) = (range.since, range.until);

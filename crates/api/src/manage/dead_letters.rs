@@ -5,12 +5,16 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
-use signalpost_core::{DeliveryId, TenantId};
-use signalpost_store::read::{DeadLetter, DeadLetterFilter};
+use signalpost_core::{DeliveryId, DeliveryState, TenantId};
+use signalpost_store::{
+    manage::Retried,
+    read::{DeadLetter, DeadLetterFilter, DeliveryView},
+};
 
 use super::{
     deliveries,
     filters::{self, Range},
+    named::Named,
     post,
     views::{dead_letter::DeadLetterBody, delivery::DeliveryBody},
 };
@@ -20,22 +24,33 @@ use crate::{
     json::Body,
     openapi::params::{DeadLetterParams, IncludeParams, PageParams, RangeParams},
     page::{List, ListQuery},
-    problem::Problem,
+    problem::{Code, Problem},
     state::AppState,
 };
 
-const NAME: &str = "dead letter";
+/// A dead letter that is about to be replayed.
+struct Replayable(DeliveryId);
 
-/// The dead letter that a path names.
-///
-/// # Errors
-/// 404; the store is away.
-async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<DeadLetter, Problem> {
-    let found = match name.parse::<DeliveryId>() {
-        Ok(id) => state.ports.store.dead_letter(tenant, id).await?,
-        Err(_) => None,
-    };
-    found.ok_or_else(|| Problem::not_found(NAME))
+impl Named for Replayable {
+    const KIND: &'static str = DeadLetter::KIND;
+
+    async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
+        if let Some(letter) = DeadLetter::look(state, tenant, name).await? {
+            return Ok(Some(Self(letter.delivery_id)));
+        }
+        check_not_replayed(state, tenant, name).await.map(|()| None)
+    }
+}
+
+/// Tells of the new delivery, where a dead letter is off the list because it was replayed.
+async fn check_not_replayed(state: &AppState, tenant: TenantId, name: &str) -> Result<(), Problem> {
+    let view = DeliveryView::look(state, tenant, name).await?;
+    match view.filter(|view| view.state == DeliveryState::Dead).and_then(|view| view.replayed_by) {
+        Some(new) => {
+            Err(Problem::new(Code::AlreadyReplayed, format!("It was replayed before: the new delivery is {new}.")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Lists dead letters
@@ -50,7 +65,7 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     let query = ListQuery::read(&body.parts, &["destination_id", "event_type", "reason", "since", "until"], true)?;
     let range = Range::read(&query)?;
     let filter = DeadLetterFilter {
-        destination_id: filters::destination_id(&query)?,
+        destination_id: filters::destination_id(&state, tenant.0, &query).await?,
         event_type: query.filter("event_type").map(str::to_owned),
         reason: filters::reason(&query)?,
         since: range.since,
@@ -68,7 +83,7 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     responses((status = 200, description = "The dead letter, with its event's data.", body = DeadLetterBody)),
 )]
 pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let letter = find(&state, tenant.0, &name).await?;
+    let letter = DeadLetter::find(&state, tenant.0, &name).await?;
     Ok(Answer::json(StatusCode::OK, &DeadLetterBody::new(&letter, true))?.into_response())
 }
 
@@ -86,12 +101,13 @@ pub async fn replay(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let letter = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
-        let retried = at.ports.store.replay_dead_letter(tenant.0, letter.delivery_id).await?;
-        deliveries::answer(&at, tenant.0, letter.delivery_id, retried, NAME).await
+    post::act(state, tenant, name, body, |state, tenant, Replayable(id): Replayable| async move {
+        let retried = state.ports.store.replay_dead_letter(tenant, id).await?;
+        if retried == Retried::NotFound {
+            // Another request was faster.
+            check_not_replayed(&state, tenant, &id.to_string()).await?;
+        }
+        deliveries::answer(&state, tenant, id, retried, Replayable::KIND).await
     })
     .await
 }
@@ -109,10 +125,10 @@ pub async fn discard(
     tenant: Tenant,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let id: DeliveryId = name.parse().map_err(|_| Problem::not_found(NAME))?;
+    let id: DeliveryId = name.parse().map_err(|_| Problem::not_found(DeadLetter::KIND))?;
     if state.ports.store.discard_dead_letter(tenant.0, id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(Problem::not_found(NAME))
+        Err(Problem::not_found(DeadLetter::KIND))
     }
 }

@@ -17,6 +17,7 @@ use signalpost_store::{
 use super::{
     attempts,
     filters::{self, Range},
+    named::Named as _,
     post,
     views::{attempt::AttemptBody, delivery::DeliveryBody},
 };
@@ -42,12 +43,12 @@ const TRIES: usize = 5;
 /// Reads the filters that were given.
 ///
 /// # Errors
-/// 400.
-pub fn filter(query: &ListQuery) -> Result<DeliveryFilter, Problem> {
+/// 400; the store is away.
+pub async fn filter(state: &AppState, tenant: TenantId, query: &ListQuery) -> Result<DeliveryFilter, Problem> {
     let range = Range::read(query)?;
     Ok(DeliveryFilter {
         event_id: filters::event_id(query)?,
-        destination_id: filters::destination_id(query)?,
+        destination_id: filters::destination_id(state, tenant, query).await?,
         status: filters::status(query)?,
         event_type: query.filter("event_type").map(str::to_owned),
         since: range.since,
@@ -84,18 +85,6 @@ async fn held(state: &AppState, views: &[DeliveryView]) -> Result<BTreeSet<Desti
     Ok(destinations.iter().filter(|destination| is_held(destination.state)).map(|destination| destination.id).collect())
 }
 
-/// The delivery that a path names.
-///
-/// # Errors
-/// 404; the store is away.
-async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<DeliveryView, Problem> {
-    let found = match name.parse::<DeliveryId>() {
-        Ok(id) => state.ports.store.delivery(tenant, id).await?,
-        Err(_) => None,
-    };
-    found.ok_or_else(|| Problem::not_found("delivery"))
-}
-
 async fn show(state: &AppState, view: DeliveryView) -> Result<DeliveryBody, Problem> {
     let held = !held(state, std::slice::from_ref(&view)).await?.is_empty();
     Ok(DeliveryBody::new(&view, held))
@@ -116,6 +105,12 @@ pub async fn answer(
         Retried::DueNow => id,
         Retried::Again(new) => new,
         Retried::InFlight => return Err(in_flight()),
+        Retried::AtMostOnce => {
+            return Err(Problem::new(
+                Code::AtMostOnce,
+                "It was to be sent once at most, and has ended. Its event can be sent again by a replay, which is a new delivery.",
+            ));
+        }
         Retried::Gone => {
             return Err(Problem::new(Code::Gone, "Its destination is deleted, or its event is past its retention."));
         }
@@ -139,7 +134,7 @@ fn in_flight() -> Problem {
 )]
 pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, ALL_FILTERS, false)?;
-    let mut filter = filter(&query)?;
+    let mut filter = filter(&state, tenant.0, &query).await?;
     if filter.destination_id.is_none() && filter.event_id.is_none() {
         let range = Range { since: filter.since, until: filter.until }.bounded(&*state.ports.clock);
         (filter.since, filter.until) = (range.since, range.until);
@@ -154,7 +149,7 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     responses((status = 200, description = "The delivery.", body = DeliveryBody)),
 )]
 pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let view = find(&state, tenant.0, &name).await?;
+    let view = DeliveryView::find(&state, tenant.0, &name).await?;
     Ok(Answer::json(StatusCode::OK, &show(&state, view).await?)?.into_response())
 }
 
@@ -170,9 +165,9 @@ pub async fn attempts(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let view = find(&state, tenant.0, &name).await?;
+    let view = DeliveryView::find(&state, tenant.0, &name).await?;
     let query = ListQuery::read(&body.parts, attempts::FILTERS, false)?;
-    let filter = AttemptFilter { delivery_id: Some(view.id), ..attempts::filter(&query)? };
+    let filter = AttemptFilter { delivery_id: Some(view.id), ..attempts::filter(&state, tenant.0, &query).await? };
     attempts::page(&state, tenant.0, &query, &filter).await
 }
 
@@ -190,16 +185,13 @@ pub async fn retry(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let view = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
+    post::act(state, tenant, name, body, |state, tenant, view: DeliveryView| async move {
         if !view.state.is_final() {
-            let held = claim(&at, &view).await?;
-            release(&at, held).await;
+            let held = claim(&state, &view).await?;
+            release(&state, held).await;
         }
-        let retried = at.ports.store.retry_delivery(tenant.0, view.id).await?;
-        answer(&at, tenant.0, view.id, retried, "delivery").await
+        let retried = state.ports.store.retry_delivery(tenant, view.id).await?;
+        answer(&state, tenant, view.id, retried, DeliveryView::KIND).await
     })
     .await
 }
@@ -218,12 +210,9 @@ pub async fn cancel(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let view = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
-        let cancelled = cancel_claimed(&at, tenant.0, view).await?;
-        Answer::json(StatusCode::OK, &show(&at, cancelled).await?)
+    post::act(state, tenant, name, body, |state, tenant, view: DeliveryView| async move {
+        let cancelled = cancel_claimed(&state, tenant, view).await?;
+        Answer::json(StatusCode::OK, &show(&state, cancelled).await?)
     })
     .await
 }
@@ -292,10 +281,10 @@ async fn cancel_held(state: &AppState, tenant: TenantId, seen: &DeliveryView) ->
         Cancelled::Ended(status) => {
             Err(Problem::new(Code::AlreadyEnded, format!("The delivery has ended: it is {status}.")))
         }
-        Cancelled::NotFound => Err(Problem::not_found("delivery")),
+        Cancelled::NotFound => Err(Problem::not_found(DeliveryView::KIND)),
     }
 }
 
 async fn reread(state: &AppState, tenant: TenantId, view: &DeliveryView) -> Result<DeliveryView, Problem> {
-    state.ports.store.delivery(tenant, view.id).await?.ok_or_else(|| Problem::not_found("delivery"))
+    state.ports.store.delivery(tenant, view.id).await?.ok_or_else(|| Problem::not_found(DeliveryView::KIND))
 }

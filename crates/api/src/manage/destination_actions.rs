@@ -12,7 +12,7 @@ use signalpost_sender::Outgoing;
 use signalpost_store::dispatch::Attempt;
 
 use super::{
-    destinations::find,
+    named::Named as _,
     post,
     views::{
         attempt::AttemptBody,
@@ -65,12 +65,9 @@ async fn set_paused(
     body: Body,
     paused: bool,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let destination = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
-        let changed = at.ports.store.set_paused(tenant.0, destination.id, paused).await?;
-        let changed = changed.ok_or_else(|| Problem::not_found("destination"))?;
+    post::act(state, tenant, name, body, move |state, tenant, destination: Destination| async move {
+        let changed = state.ports.store.set_paused(tenant, destination.id, paused).await?;
+        let changed = changed.ok_or_else(|| Problem::not_found(Destination::KIND))?;
         Answer::json(StatusCode::OK, &DestinationBody::new(&changed))
     })
     .await
@@ -87,7 +84,7 @@ pub async fn secret(
     tenant: Tenant,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let destination = find(&state, tenant.0, &name).await?;
+    let destination = Destination::find(&state, tenant.0, &name).await?;
     let body = SecretBody { secret: destination.secret.reveal().to_owned(), previous: Vec::new() };
     Ok(Answer::json(StatusCode::OK, &body)?.into_response())
 }
@@ -107,11 +104,8 @@ pub async fn test(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let destination = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
-        Answer::json(StatusCode::OK, &ping(&at, tenant.0, &destination).await)
+    post::act(state, tenant, name, body, |state, tenant, destination: Destination| async move {
+        Answer::json(StatusCode::OK, &ping(&state, tenant, &destination).await)
     })
     .await
 }

@@ -7,13 +7,14 @@ use axum::{
 use http::StatusCode;
 use serde_json::{Map, Value};
 use signalpost_core::{
-    Destination, DestinationId, DestinationState, TenantId,
+    CircuitRecord, Destination, DestinationId, DestinationState, TenantId,
     destination::{DestinationSpec, Secret},
 };
 use signalpost_store::manage::{Created, DestinationUpdate};
 
 use super::{
     destination::{self, Draft, patch as merge_patch},
+    named::Named as _,
     post,
     views::destination::{DestinationBody, DestinationInput, DestinationPatch},
 };
@@ -30,20 +31,6 @@ use crate::{
 
 /// How often a change is tried again that met another one.
 const TRIES: usize = 10;
-
-/// The destination that a path names, by its id or by its owner's.
-///
-/// # Errors
-/// 404; the store is away.
-pub async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<Destination, Problem> {
-    let store = &state.ports.store;
-    let found = match name.parse::<DestinationId>() {
-        Ok(id) => store.destination(tenant, id).await?,
-        Err(_) if rules::uid(name).is_err() => None,
-        Err(_) => store.destination_by_uid(tenant, name).await?,
-    };
-    found.ok_or_else(|| Problem::not_found("destination"))
-}
 
 /// Creates a destination
 #[utoipa::path(
@@ -87,7 +74,7 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     responses((status = 200, description = "The destination.", body = DestinationBody)),
 )]
 pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let destination = find(&state, tenant.0, &name).await?;
+    let destination = Destination::find(&state, tenant.0, &name).await?;
     show(&destination)
 }
 
@@ -150,7 +137,7 @@ pub async fn patch(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut current = find(&state, tenant.0, &name).await?;
+    let mut current = Destination::find(&state, tenant.0, &name).await?;
     let changes = body.json().await?.object()?;
     for _ in 0..TRIES {
         let mut document = merge_patch::document(&current);
@@ -171,7 +158,7 @@ pub async fn patch(
         if let Some(destination) = replace(&state, &current, &draft.spec, &secret).await? {
             return show(&destination);
         }
-        current = find(&state, tenant.0, &name).await?;
+        current = Destination::find(&state, tenant.0, &name).await?;
     }
     Err(contended())
 }
@@ -189,11 +176,11 @@ pub async fn delete(
     tenant: Tenant,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let destination = find(&state, tenant.0, &name).await?;
+    let destination = Destination::find(&state, tenant.0, &name).await?;
     if state.ports.store.delete_destination(tenant.0, destination.id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(Problem::not_found("destination"))
+        Err(Problem::not_found(Destination::KIND))
     }
 }
 
@@ -237,6 +224,7 @@ async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Cre
         secret,
         state: DestinationState::Active,
         disabled_reason: None,
+        circuit: CircuitRecord::default(),
         version: 1,
         created_at: now,
         updated_at: now,

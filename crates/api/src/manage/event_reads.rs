@@ -5,13 +5,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
-use signalpost_core::{DestinationId, EventId, TenantId};
+use signalpost_core::{Destination, EventId};
 use signalpost_store::read::{AttemptFilter, DeliveryFilter, EventFilter};
 
 use super::{
     attempts, deliveries,
-    fields::{Fields, Violations},
-    filters::{self, Range},
+    fields::{Fields, Violations, destination_name},
+    filters::Range,
+    named::Named as _,
     post,
     views::{
         attempt::AttemptBody,
@@ -22,7 +23,6 @@ use super::{
 };
 use crate::{
     auth::Tenant,
-    events::rules,
     idempotency::Answer,
     json::Body,
     openapi::params::{AttemptParams, DeliveryParams, EventParams, IncludeParams, PageParams, RangeParams},
@@ -30,20 +30,6 @@ use crate::{
     problem::Problem,
     state::AppState,
 };
-
-/// The event that a path names, by its id or by its producer's; the newest of those.
-///
-/// # Errors
-/// 404; the store is away.
-async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<EventId, Problem> {
-    let store = &state.ports.store;
-    let found = match name.parse::<EventId>() {
-        Ok(id) => store.event(tenant, id).await?.map(|_| id),
-        Err(_) if rules::uid(name).is_err() => None,
-        Err(_) => store.event_by_uid(tenant, name).await?,
-    };
-    found.ok_or_else(|| Problem::not_found("event"))
-}
 
 /// Lists events
 #[utoipa::path(
@@ -76,9 +62,9 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
 pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
     let id = match name.parse() {
         Ok(id) => id,
-        Err(_) => find(&state, tenant.0, &name).await?,
+        Err(_) => EventId::find(&state, tenant.0, &name).await?,
     };
-    let view = state.ports.store.event(tenant.0, id).await?.ok_or_else(|| Problem::not_found("event"))?;
+    let view = state.ports.store.event(tenant.0, id).await?.ok_or_else(|| Problem::not_found(EventId::KIND))?;
     Ok(Answer::json(StatusCode::OK, &EventBody::new(&view, true))?.into_response())
 }
 
@@ -97,9 +83,9 @@ pub async fn deliveries(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = find(&state, tenant.0, &name).await?;
+    let id = EventId::find(&state, tenant.0, &name).await?;
     let query = ListQuery::read(&body.parts, deliveries::FILTERS, false)?;
-    let filter = DeliveryFilter { event_id: Some(id), ..deliveries::filter(&query)? };
+    let filter = DeliveryFilter { event_id: Some(id), ..deliveries::filter(&state, tenant.0, &query).await? };
     deliveries::page(&state, tenant.0, &query, &filter).await
 }
 
@@ -118,9 +104,9 @@ pub async fn attempts(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let id = find(&state, tenant.0, &name).await?;
+    let id = EventId::find(&state, tenant.0, &name).await?;
     let query = ListQuery::read(&body.parts, attempts::FILTERS, false)?;
-    let filter = AttemptFilter { event_id: Some(id), ..attempts::filter(&query)? };
+    let filter = AttemptFilter { event_id: Some(id), ..attempts::filter(&state, tenant.0, &query).await? };
     attempts::page(&state, tenant.0, &query, &filter).await
 }
 
@@ -141,18 +127,18 @@ pub async fn replay(
 ) -> Result<Response, Problem> {
     let at = state.clone();
     post::once(&state, tenant, body, |input| async move {
-        let event_id = find(&at, tenant.0, &name).await?;
+        let event_id = EventId::find(&at, tenant.0, &name).await?;
         let members = input.object_if_any()?;
         let mut violations = Violations::default();
         let mut fields = Fields::new(&members, "", &mut violations);
-        let destination_id = fields.parsed("destination_id", str::parse::<DestinationId>);
+        let destination = fields.parsed("destination_id", destination_name);
         fields.finish(&[]);
-        let destination_id = violations.or(destination_id)?;
-        if let Some(id) = destination_id {
-            filters::check_destination(&at, tenant.0, id).await?;
-        }
+        let destination_id = match violations.or(destination)? {
+            Some(name) => Some(Destination::find(&at, tenant.0, &name).await?.id),
+            None => None,
+        };
         let created = at.ports.store.replay_event(tenant.0, event_id, destination_id).await?;
-        let delivery_ids = created.ok_or_else(|| Problem::not_found("event"))?;
+        let delivery_ids = created.ok_or_else(|| Problem::not_found(EventId::KIND))?;
         Answer::json(StatusCode::ACCEPTED, &EventReplayBody { event_id, deliveries: delivery_ids.len(), delivery_ids })
     })
     .await

@@ -7,7 +7,10 @@ use std::{fmt::Display, ops::RangeInclusive};
 
 use serde_json::{Map, Value};
 
+use signalpost_core::DestinationId;
+
 use crate::{
+    events::rules,
     json::child,
     problem::{FieldError, Problem},
 };
@@ -235,6 +238,18 @@ pub fn as_integer(value: &Value) -> Option<u64> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, and within the range")]
         Some(number as u64)
     })
+}
+
+/// A text that can name a destination: its id, or its `uid`.
+///
+/// # Errors
+/// What is wrong, for the one who wrote it.
+pub fn destination_name(text: &str) -> Result<String, &'static str> {
+    if text.parse::<DestinationId>().is_ok() || rules::uid(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("must be the id or the uid of a destination")
+    }
 }
 
 /// Whether a text may be stored: its number of characters, and no NUL.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use signalpost_core::{
-    AttemptOutcome, Clock, DeadReason, DeliveryId, DeliveryStatus, DestinationId, EventId, TenantId, Timestamp,
+    AttemptOutcome, Clock, DeadReason, DeliveryId, DeliveryStatus, Destination, DestinationId, EventId, TenantId,
+    Timestamp,
 };
 
+use super::named::Named as _;
 use crate::{page::ListQuery, problem::Problem, state::AppState};
 
 /// What a list covers that is asked for neither by destination nor by event nor by time.
@@ -36,9 +38,22 @@ impl Range {
     }
 }
 
-/// `destination_id`.
-pub fn destination_id(query: &ListQuery) -> Result<Option<DestinationId>, Problem> {
-    query.parsed("destination_id", "the id of a destination", |text| text.parse().ok())
+/// `destination_id`: an id, of a destination that may have gone since, or the `uid` of one that is there.
+///
+/// # Errors
+/// 400; the store is away.
+pub async fn destination_id(
+    state: &AppState,
+    tenant: TenantId,
+    query: &ListQuery,
+) -> Result<Option<DestinationId>, Problem> {
+    let Some(text) = query.filter("destination_id") else { return Ok(None) };
+    if let Ok(id) = text.parse() {
+        return Ok(Some(id));
+    }
+    let found = Destination::look(state, tenant, text).await?;
+    let found = found.ok_or_else(|| Problem::query("`destination_id` is neither the id nor the uid of a destination."));
+    found.map(|destination| Some(destination.id))
 }
 
 /// `event_id`.
@@ -64,13 +79,4 @@ pub fn outcome(query: &ListQuery) -> Result<Option<AttemptOutcome>, Problem> {
 /// `reason`.
 pub fn reason(query: &ListQuery) -> Result<Option<DeadReason>, Problem> {
     query.parsed("reason", "the reason of a dead delivery", DeadReason::from_name)
-}
-
-/// Whether a destination that a body names is there.
-///
-/// # Errors
-/// 404; the store is away.
-pub async fn check_destination(state: &AppState, tenant: TenantId, id: DestinationId) -> Result<(), Problem> {
-    let found = state.ports.store.destination(tenant, id).await?;
-    found.map(|_| ()).ok_or_else(|| Problem::not_found("destination"))
 }

@@ -12,6 +12,7 @@ mod destinations;
 mod event_reads;
 pub mod fields;
 mod filters;
+mod named;
 mod post;
 mod replays;
 pub mod views;

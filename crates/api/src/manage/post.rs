@@ -6,9 +6,12 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Map, Value};
-use signalpost_core::DestinationId;
+use signalpost_core::{DestinationId, TenantId};
 
-use super::fields::{Fields, Violations};
+use super::{
+    fields::{Fields, Violations},
+    named::Named,
+};
 use crate::{
     auth::Tenant,
     idempotency::{self, Answer},
@@ -81,6 +84,30 @@ where
     };
     let destination = destination(&content);
     idempotency::run(state, tenant, &headers, &path, destination, &content, || work(Input { bytes, is_json })).await
+}
+
+/// Does to what the path names what needs no body: [`once`].
+///
+/// # Errors
+/// 404; those of the work, and those of the key.
+pub async fn act<T, F>(
+    state: AppState,
+    tenant: Tenant,
+    name: String,
+    body: Body,
+    work: impl FnOnce(AppState, TenantId, T) -> F + Send + 'static,
+) -> Result<Response, Problem>
+where
+    T: Named,
+    F: Future<Output = Result<Answer, Problem>> + Send + 'static,
+{
+    let at = state.clone();
+    once(&state, tenant, body, |input| async move {
+        let found = T::find(&at, tenant.0, &name).await?;
+        input.nothing()?;
+        work(at, tenant.0, found).await
+    })
+    .await
 }
 
 /// The destination that a body names, where it is a valid one.

@@ -6,13 +6,14 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Map, Value};
-use signalpost_core::{DeliveryStatus, DestinationId, ReplayId, TenantId, Timestamp, pattern::EventPattern};
+use signalpost_core::{DeliveryStatus, Destination, ReplayId, Timestamp, pattern::EventPattern};
 use signalpost_store::manage::{ReplayJob, ReplaySelection, ReplayState};
 
 use super::{
     destination::MAX_PATTERNS,
-    fields::{Fields, Violations},
-    filters, post,
+    fields::{Fields, Violations, destination_name},
+    named::Named as _,
+    post,
     views::replay::{DryRun, ReplayAnswer, ReplayBody, ReplayInput},
 };
 use crate::{
@@ -25,21 +26,11 @@ use crate::{
     state::AppState,
 };
 
-/// The replay job that a path names.
-///
-/// # Errors
-/// 404; the store is away.
-async fn find(state: &AppState, tenant: TenantId, name: &str) -> Result<ReplayJob, Problem> {
-    let found = match name.parse::<ReplayId>() {
-        Ok(id) => state.ports.store.replay(tenant, id).await?,
-        Err(_) => None,
-    };
-    found.ok_or_else(|| Problem::not_found("replay"))
-}
-
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
 struct Wanted {
+    /// An id or a `uid`; its id comes into the selection when it is found.
+    destination: Option<String>,
     selection: ReplaySelection,
     rate_per_second: Option<f64>,
     dry_run: bool,
@@ -48,7 +39,7 @@ struct Wanted {
 fn read(members: &Map<String, Value>) -> Result<Wanted, Problem> {
     let mut violations = Violations::default();
     let mut fields = Fields::new(members, "", &mut violations);
-    let destination_id = fields.parsed("destination_id", str::parse::<DestinationId>);
+    let destination = fields.parsed("destination_id", destination_name);
     let statuses = fields.items("statuses", DeliveryStatus::ALL.len(), |item| {
         match item.as_str().and_then(DeliveryStatus::from_name) {
             Some(status @ (DeliveryStatus::Dead | DeliveryStatus::Delivered | DeliveryStatus::Cancelled)) => Ok(status),
@@ -83,14 +74,14 @@ fn read(members: &Map<String, Value>) -> Result<Wanted, Problem> {
     }
     fields.finish(&["id", "state", "matched", "replayed", "created_at", "finished_at"]);
     let selection = ReplaySelection {
-        destination_id,
+        destination_id: None,
         statuses: statuses.unwrap_or_else(|| vec![DeliveryStatus::Dead]),
         event_types: event_types.unwrap_or_default(),
         since,
         until,
         missing,
     };
-    violations.or(Wanted { selection, rate_per_second, dry_run })
+    violations.or(Wanted { destination, selection, rate_per_second, dry_run })
 }
 
 /// Sends past deliveries again
@@ -104,9 +95,9 @@ fn read(members: &Map<String, Value>) -> Result<Wanted, Problem> {
 pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
     let at = state.clone();
     post::once(&state, tenant, body, |input| async move {
-        let Wanted { selection, rate_per_second, dry_run } = read(&input.object()?)?;
-        if let Some(id) = selection.destination_id {
-            filters::check_destination(&at, tenant.0, id).await?;
+        let Wanted { destination, mut selection, rate_per_second, dry_run } = read(&input.object()?)?;
+        if let Some(name) = destination {
+            selection.destination_id = Some(Destination::find(&at, tenant.0, &name).await?.id);
         }
         let ports = &at.ports;
         if dry_run {
@@ -151,7 +142,7 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     responses((status = 200, description = "The job.", body = ReplayBody)),
 )]
 pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let job = find(&state, tenant.0, &name).await?;
+    let job = ReplayJob::find(&state, tenant.0, &name).await?;
     Ok(Answer::json(StatusCode::OK, &ReplayBody::from(&job))?.into_response())
 }
 
@@ -169,12 +160,9 @@ pub async fn cancel(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let job = find(&at, tenant.0, &name).await?;
-        input.nothing()?;
-        let job = at.ports.store.cancel_replay(tenant.0, job.id).await?;
-        let job = job.ok_or_else(|| Problem::not_found("replay"))?;
+    post::act(state, tenant, name, body, |state, tenant, job: ReplayJob| async move {
+        let job = state.ports.store.cancel_replay(tenant, job.id).await?;
+        let job = job.ok_or_else(|| Problem::not_found(ReplayJob::KIND))?;
         Answer::json(StatusCode::OK, &ReplayBody::from(&job))
     })
     .await
@@ -208,7 +196,9 @@ mod tests {
             (json!({"since": since, "event_types": ["a..b"]}), vec!["/event_types/0"]),
             (json!({"since": since, "rate_per_second": 0}), vec!["/rate_per_second"]),
             (json!({"since": since, "dry_run": "yes", "id": "x"}), vec!["/dry_run", "/id"]),
-            (json!({"destination_id": "dst_x"}), vec!["/destination_id"]),
+            (json!({"destination_id": "billing"}), vec![]),
+            (json!({"destination_id": "evt_01h2e8kqvbfwea724h75qc655w"}), vec!["/destination_id"]),
+            (json!({"destination_id": 5}), vec!["/destination_id"]),
         ] {
             assert_eq!(pointers(body.clone()), expected, "{body}");
         }

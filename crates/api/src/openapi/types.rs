@@ -94,6 +94,25 @@ types! {
         "`paused`: its deliveries wait until it is resumed; `disabled`: it gets no new deliveries, and what waits, waits.",
         ["active", "paused", "disabled"],
     );
+    /// Of a destination.
+    GuaranteeText "Guarantee" => names(
+        "`at_least_once`: sent until it arrives, twice where a crash or a lost answer made that unavoidable; `at_most_once`: one \
+         request, whatever comes of it.",
+        ["at_least_once", "at_most_once"],
+    );
+    /// Of a destination.
+    OrderingText "Ordering" => names(
+        "`none`: deliveries are sent as soon as they can be; `key`: those with the same key one after the other, in the order of \
+         acceptance.",
+        ["none", "key"],
+    );
+    /// Of a destination.
+    OnDeadText "OrderingOnDead" => names(
+        "`continue`: the next of the lane is sent; `block`: the lane waits until the dead letter is replayed or discarded.",
+        ["continue", "block"],
+    );
+    /// Of a destination.
+    CircuitStateText "CircuitStateName" => names("Where a circuit is.", ["closed", "open", "half_open"]);
     /// Of a replay job.
     ReplayStateText "ReplayState" => names("How far a replay job is. May gain values.", ["running", "completed", "cancelled"]);
 }

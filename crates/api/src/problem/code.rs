@@ -63,6 +63,10 @@ codes! {
         "Another destination of this tenant has this uid.";
     InFlight CONFLICT "in_flight" "Request is out"
         "A request of this delivery is out at this moment. Ask again when it has ended.";
+    AtMostOnce CONFLICT "at_most_once" "Sent once at most"
+        "The delivery was to be sent once at most, and has ended, so that it is not retried. Where you know that it may be sent again, replay its dead letter, or its event with POST /v1/events/{id}/replay: that is a new delivery.";
+    AlreadyReplayed CONFLICT "already_replayed" "Already replayed"
+        "The dead letter was replayed before; 'detail' names the new delivery. Should that fail for good too, it is a dead letter of its own, under its own id.";
     AlreadyEnded CONFLICT "already_ended" "Already ended"
         "The delivery has ended; what ended cannot be changed. It can be sent again with retry.";
     Gone CONFLICT "gone" "No longer there"

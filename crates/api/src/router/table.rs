@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use signalpost_core::{DestinationId, DestinationState, pattern::EventPattern};
+use signalpost_core::{DestinationId, DestinationState, Guarantee, ordering::Ordering, pattern::EventPattern};
 use signalpost_store::ingest::{Route, Routes, RoutingVersion};
 
 /// One destination, as an event meets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Which.
     pub destination_id: DestinationId,
@@ -14,6 +14,10 @@ pub struct Target {
     pub destination_version: u32,
     /// Its deliveries start waiting.
     pub paused: bool,
+    /// Gives its deliveries their lanes.
+    pub ordering: Ordering,
+    /// Of its deliveries.
+    pub guarantee: Guarantee,
 }
 
 /// A picture of a tenant's destinations. Exact types are looked up; patterns are tried after.
@@ -41,7 +45,7 @@ impl Table {
     }
 
     fn add(&mut self, route: Route) {
-        let Route { destination_id, destination_version, event_types, state } = route;
+        let Route { destination_id, destination_version, event_types, ordering, guarantee, state } = route;
         let paused = match state {
             DestinationState::Active => false,
             DestinationState::Paused => true,
@@ -52,7 +56,7 @@ impl Table {
             DestinationState::Deleted => return,
         };
         let index = self.targets.len();
-        self.targets.push(Target { destination_id, destination_version, paused });
+        self.targets.push(Target { destination_id, destination_version, paused, ordering, guarantee });
         self.by_id.insert(destination_id, Some(index));
         for pattern in event_types {
             match pattern.as_exact() {
@@ -64,18 +68,18 @@ impl Table {
     }
 
     /// Who wants events of that type: each once, sorted by id.
-    pub fn route(&self, event_type: &str) -> Vec<Target> {
+    pub fn route(&self, event_type: &str) -> Vec<&Target> {
         let mut found = self.everything.clone();
         found.extend(self.exact.get(event_type).into_iter().flatten());
         found.extend(self.patterns.iter().filter(|(pattern, _)| pattern.matches(event_type)).map(|(_, index)| index));
         found.sort_unstable();
         found.dedup();
-        found.into_iter().map(|index| self.targets[index]).collect()
+        found.into_iter().map(|index| &self.targets[index]).collect()
     }
 
     /// The one destination that an event names, whatever it wants: none where it is disabled. `None`: there is no such one.
-    pub fn only(&self, id: DestinationId) -> Option<Vec<Target>> {
-        self.by_id.get(&id).map(|index| index.iter().map(|index| self.targets[*index]).collect())
+    pub fn only(&self, id: DestinationId) -> Option<Vec<&Target>> {
+        self.by_id.get(&id).map(|index| index.iter().map(|index| &self.targets[*index]).collect())
     }
 }
 
@@ -94,6 +98,8 @@ mod tests {
             destination_id: id(number),
             destination_version: 1,
             event_types: types.iter().map(|text| EventPattern::new(*text).unwrap()).collect(),
+            ordering: Ordering::default(),
+            guarantee: Guarantee::default(),
             state,
         }
     }

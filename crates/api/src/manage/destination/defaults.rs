@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::retry;
+use super::{circuit, retry};
 use crate::problem::FieldError;
 
 /// Members that are a destination's own.
@@ -61,10 +61,20 @@ impl DestinationDefaults {
             match (name.as_str(), document.get_mut(name), default) {
                 ("retry", Some(Value::Object(members)), Value::Object(default)) => retry::fill(members, default),
                 ("rate_limit", Some(Value::Object(members)), Value::Object(default)) => fill_rate(members, default),
+                ("circuit", Some(Value::Object(members)), Value::Object(default)) => circuit::fill(members, default),
+                ("disable_after", Some(Value::Object(members)), Value::Object(default)) => fill_gaps(members, default),
                 ("rate_limit", _, _) => {}
                 (_, Some(value @ Value::Null), _) => *value = default.clone(),
                 _ => {}
             }
+        }
+    }
+}
+
+fn fill_gaps(members: &mut Map<String, Value>, default: &Map<String, Value>) {
+    for (name, value) in default {
+        if members.get(name).is_none_or(Value::is_null) {
+            members.insert(name.clone(), value.clone());
         }
     }
 }

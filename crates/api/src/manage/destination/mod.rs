@@ -1,8 +1,9 @@
 //! What may be said of a destination, and what it means: create, PUT and PATCH are all a JSON document that
 //! [`read`] turns into a [`Draft`], or into everything that is wrong with it.
 //!
-//! Fields of later versions (`signatures`, `circuit`, `guarantee`, …) are not known yet and are refused as such.
+//! Fields of later versions (`signatures`, `auth`) are not known yet and are refused as such.
 
+pub mod circuit;
 mod defaults;
 pub mod patch;
 pub mod retry;
@@ -13,7 +14,10 @@ pub use defaults::{BadDefaults, DestinationDefaults};
 use serde_json::{Map, Value};
 use signalpost_core::{
     DestinationSpec, Entropy,
-    destination::{BodyFormat, Method, RateLimit, Secret, default_max_in_flight, default_timeout_ms},
+    destination::{
+        BodyFormat, DisableAfter, Guarantee, Method, RateLimit, Secret, default_max_in_flight, default_timeout_ms,
+    },
+    ordering::{OnDead, Ordering, OrderingMode, check_pointer, default_key_from},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
 };
@@ -33,7 +37,7 @@ pub const MAX_METADATA: usize = 100;
 pub const MAX_PATTERNS: usize = 1000;
 
 /// What only we set. A client that sends it back is told so.
-const READ_ONLY: &[&str] = &["id", "state", "disabled_reason", "created_at", "updated_at"];
+const READ_ONLY: &[&str] = &["id", "state", "disabled_reason", "circuit_state", "created_at", "updated_at"];
 
 /// What the owner of a destination asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +91,12 @@ fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String,
     let rate_limit = fields.object("rate_limit", read_rate_limit);
     let max_in_flight = whole(fields.integer("max_in_flight", 1..=10_000));
     let retry = read_retry(fields);
+    let circuit = fields.object("circuit", circuit::read).unwrap_or_default();
+    let guarantee = fields
+        .choice("guarantee", &[("at_least_once", Guarantee::AtLeastOnce), ("at_most_once", Guarantee::AtMostOnce)])
+        .unwrap_or_default();
+    let ordering = read_ordering(fields);
+    let disable_after = fields.object("disable_after", read_disable_after).unwrap_or_default();
     let metadata = read_map(fields, "metadata", MAX_METADATA, |_, value| check_text(value, 0..=MAX_VALUE));
     DestinationSpec {
         name,
@@ -100,6 +110,10 @@ fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String,
         rate_limit,
         max_in_flight: max_in_flight.unwrap_or_else(default_max_in_flight),
         retry,
+        circuit,
+        guarantee,
+        ordering,
+        disable_after,
         metadata,
     }
 }
@@ -131,6 +145,31 @@ fn read_rate_limit(fields: &mut Fields<'_>) -> Option<RateLimit> {
 
 fn read_retry(fields: &mut Fields<'_>) -> RetryPolicy {
     fields.object("retry", retry::read).unwrap_or_default()
+}
+
+fn read_ordering(fields: &mut Fields<'_>) -> Ordering {
+    Ordering {
+        mode: fields
+            .choice("ordering", &[("none", OrderingMode::None), ("key", OrderingMode::Key)])
+            .unwrap_or_default(),
+        key_from: fields
+            .parsed("ordering_key_from", |text| {
+                check_text(text, 1..=1024)?;
+                check_pointer(text).map(|()| text.to_owned())
+            })
+            .unwrap_or_else(default_key_from),
+        on_dead: fields
+            .choice("ordering_on_dead", &[("continue", OnDead::Continue), ("block", OnDead::Block)])
+            .unwrap_or_default(),
+    }
+}
+
+fn read_disable_after(fields: &mut Fields<'_>) -> Option<DisableAfter> {
+    let default = DisableAfter::default();
+    Some(DisableAfter {
+        days: whole(fields.integer("days", 1..=365)).unwrap_or(default.days),
+        attempts: whole(fields.integer("attempts", 1..=1_000_000)).unwrap_or(default.attempts),
+    })
 }
 
 /// A map of strings.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use signalpost_core::{
-    Destination, DestinationId, DestinationState, Timestamp,
-    destination::{BodyFormat, Method, RateLimit},
+    CircuitPolicy, CircuitState, Destination, DestinationId, DestinationState, Guarantee, Timestamp,
+    destination::{BodyFormat, DisableAfter, Method, RateLimit},
+    ordering::{OnDead, OrderingMode},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
 };
@@ -15,7 +16,10 @@ use utoipa::{
     openapi::{RefOr, schema::Schema},
 };
 
-use crate::openapi::types::{DestinationIdText, DestinationStateText, EventPatternText, SecretText, TimeText};
+use crate::openapi::types::{
+    CircuitStateText, DestinationIdText, DestinationStateText, EventPatternText, GuaranteeText, OnDeadText,
+    OrderingText, SecretText, TimeText,
+};
 
 /// A URL that wants events.
 #[derive(Debug, Serialize, ToSchema)]
@@ -48,11 +52,28 @@ pub struct DestinationBody {
     /// Null: no limit.
     #[schema(value_type = Option<RateLimitSchema>)]
     pub rate_limit: Option<RateLimit>,
-    /// How many of its requests may be out at once, per dispatcher.
+    /// How many of its requests may be out at once, over all dispatchers.
     pub max_in_flight: u32,
     /// When and how often a failed delivery is tried again.
     #[schema(value_type = RetrySchema)]
     pub retry: RetryPolicy,
+    /// When it is left alone for a while because it fails.
+    #[schema(value_type = CircuitSchema)]
+    pub circuit: CircuitPolicy,
+    /// How often a delivery may be sent.
+    #[schema(value_type = GuaranteeText)]
+    pub guarantee: Guarantee,
+    /// Which deliveries must not overtake each other.
+    #[schema(value_type = OrderingText)]
+    pub ordering: OrderingMode,
+    /// Where their key stands in the event: a JSON Pointer.
+    pub ordering_key_from: String,
+    /// What a delivery that failed for good means for those behind it.
+    #[schema(value_type = OnDeadText)]
+    pub ordering_on_dead: OnDead,
+    /// When it is disabled because nothing arrives.
+    #[schema(value_type = DisableAfterSchema)]
+    pub disable_after: DisableAfter,
     /// The owner's own notes.
     pub metadata: BTreeMap<String, String>,
     /// Whether it is sent to.
@@ -60,6 +81,8 @@ pub struct DestinationBody {
     pub state: DestinationState,
     /// Why it is disabled; null where it is not.
     pub disabled_reason: Option<String>,
+    /// What its circuit does.
+    pub circuit_state: CircuitStateBody,
     /// The signing secret: in the answer to the request that created it, and at `GET …/secret`; nowhere else.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<SecretText>)]
@@ -90,9 +113,16 @@ impl DestinationBody {
             rate_limit: spec.rate_limit,
             max_in_flight: spec.max_in_flight.get(),
             retry: spec.retry.clone(),
+            circuit: spec.circuit.clone(),
+            guarantee: spec.guarantee,
+            ordering: spec.ordering.mode,
+            ordering_key_from: spec.ordering.key_from.clone(),
+            ordering_on_dead: spec.ordering.on_dead,
+            disable_after: spec.disable_after,
             metadata: spec.metadata.clone(),
             state: destination.state,
             disabled_reason: destination.disabled_reason.clone(),
+            circuit_state: CircuitStateBody::of(destination),
             secret: None,
             created_at: destination.created_at,
             updated_at: destination.updated_at,
@@ -102,6 +132,34 @@ impl DestinationBody {
     /// As the one sees it who creates it.
     pub fn with_secret(destination: &Destination) -> Self {
         Self { secret: Some(destination.secret.reveal().to_owned()), ..Self::new(destination) }
+    }
+}
+
+/// What a circuit does. `closed`: requests go through; `open`: none does; `half_open`: a few do, to try.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CircuitState)]
+pub struct CircuitStateBody {
+    /// As it was last told.
+    #[schema(value_type = CircuitStateText)]
+    pub state: CircuitState,
+    /// Since when.
+    #[schema(value_type = TimeText)]
+    pub since: Timestamp,
+    /// How often it opened since the destination was created.
+    pub trips: u32,
+    /// Why it opened last; null where it is closed.
+    pub reason: Option<String>,
+}
+
+impl CircuitStateBody {
+    fn of(destination: &Destination) -> Self {
+        let record = &destination.circuit;
+        Self {
+            state: record.state,
+            since: record.since.unwrap_or(destination.created_at),
+            trips: record.trips,
+            reason: record.reason.clone(),
+        }
     }
 }
 
@@ -159,11 +217,29 @@ pub struct DestinationInput {
     pub timeout_ms: Option<u32>,
     /// Null: no limit. Default: none.
     pub rate_limit: Option<RateLimitSchema>,
-    /// How many of its requests may be out at once, per dispatcher. Default: 100.
+    /// How many of its requests may be out at once, over all dispatchers. Default: 100.
     #[schema(minimum = 1, maximum = 10000)]
     pub max_in_flight: Option<u32>,
     /// When and how often a failed delivery is tried again. Default: the schedule of Standard Webhooks.
     pub retry: Option<RetrySchema>,
+    /// When it is left alone for a while because it fails. Members that are left out take their defaults.
+    pub circuit: Option<CircuitSchema>,
+    /// How often a delivery may be sent; fixed for a delivery when its event is accepted. Default: `at_least_once`.
+    #[schema(value_type = Option<GuaranteeText>)]
+    pub guarantee: Option<Guarantee>,
+    /// Which deliveries must not overtake each other; fixed for a delivery when its event is accepted. Default: `none`.
+    #[schema(value_type = Option<OrderingText>)]
+    pub ordering: Option<OrderingMode>,
+    /// Where their key stands in the event: a JSON Pointer (RFC 6901) to `/ordering_key`, `/type`, `/uid`, `/source`,
+    /// `/schema_version`, or into `/labels` or `/data`. A string, a number or a boolean is a key; an event with none there is
+    /// not ordered. Default: `/ordering_key`.
+    #[schema(max_length = 1024, pattern = "^/", example = "/data/customer/id")]
+    pub ordering_key_from: Option<String>,
+    /// What a delivery that failed for good means for those behind it. Default: `continue`.
+    #[schema(value_type = Option<OnDeadText>)]
+    pub ordering_on_dead: Option<OnDead>,
+    /// When it is disabled because nothing arrives. Members that are left out take their defaults.
+    pub disable_after: Option<DisableAfterSchema>,
     /// The owner's own notes.
     pub metadata: Option<BTreeMap<String, String>>,
 }
@@ -225,6 +301,43 @@ pub struct RateLimitSchema {
     /// Requests at once after a pause. Absent or null: `max(1, per_second / 10)`.
     #[schema(minimum = 1, maximum = 1_000_000)]
     pub burst: Option<u32>,
+}
+
+/// When a circuit opens, and for how long. While it is open nothing is sent, and no attempt is consumed.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Circuit)]
+pub struct CircuitSchema {
+    /// Whether there is a circuit at all. Default: true.
+    pub enabled: Option<bool>,
+    /// Opens on so many failures in a row, over at least 5 s, with no success between. Default: 5.
+    #[schema(minimum = 1, maximum = 1000)]
+    pub failures: Option<u32>,
+    /// Opens when that part of at least 20 attempts of the last 30 s failed. Default: 0.5.
+    #[schema(minimum = 0.01, maximum = 1)]
+    pub failure_ratio: Option<f64>,
+    /// How long it stays open the first time; doubles with each further opening, ± 20 %. Default: 30000.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    pub open_ms: Option<u64>,
+    /// The longest that it stays open; not shorter than `open_ms`. Default: 300000, or `open_ms` where that is longer.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    pub max_open_ms: Option<u64>,
+    /// Requests that are let through to try, once it has been open for that long: all must succeed. Default: 3.
+    #[schema(minimum = 1, maximum = 100)]
+    pub probes: Option<u32>,
+}
+
+/// A destination to which nothing arrived for `days`, while at least `attempts` were made, is disabled.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = DisableAfter)]
+pub struct DisableAfterSchema {
+    /// Default: 5.
+    #[schema(minimum = 1, maximum = 365)]
+    pub days: Option<u32>,
+    /// Default: 100.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub attempts: Option<u32>,
 }
 
 /// When a failed delivery is tried again. Without `strategy` the other members tell which one is meant.

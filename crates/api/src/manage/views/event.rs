@@ -32,6 +32,8 @@ pub struct EventAttributes {
     /// When it happened, as the producer says.
     #[schema(value_type = Option<TimeText>)]
     pub occurred_at: Option<Timestamp>,
+    /// What must not overtake each other shares it.
+    pub ordering_key: Option<String>,
     /// The one destination that it is for, where the producer named one.
     #[schema(value_type = Option<DestinationIdText>)]
     pub destination_id: Option<DestinationId>,
@@ -57,6 +59,7 @@ impl From<&Event> for EventAttributes {
             uid: event.uid.clone(),
             source: event.source.clone(),
             occurred_at: event.meta.occurred_at,
+            ordering_key: event.meta.ordering_key.clone(),
             destination_id: event.meta.destination_id,
             labels: event.meta.labels.clone(),
             schema_version: event.meta.schema_version.clone(),
