@@ -1,10 +1,16 @@
 //! The circuit of a destination: it opens when the destination fails, lets a few probes through after a while, and
 //! closes by a ramp. While it is open nothing is sent, and no attempt is consumed.
+//!
+//! Here is what people set and see; the rules are in [`machine`].
+
+pub mod machine;
+mod window;
 
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::machine::{Circuit, Permits, Seen};
 use crate::Timestamp;
 
 /// When a circuit opens, and for how long.

@@ -19,8 +19,9 @@ use std::{
 use async_trait::async_trait;
 use signalpost_core::{Clock, DestinationId};
 use signalpost_limits::{
-    CLAIM_LEASE, Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest,
-    local::tokens::TokenBuckets,
+    CLAIM_LEASE, CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant,
+    TokenRequest,
+    local::{LocalLimits, tokens::TokenBuckets},
 };
 
 pub use crate::inspect::{Inspection, inspect};
@@ -38,6 +39,7 @@ pub struct RedisLimits {
     clock: Arc<dyn Clock>,
     /// What this process may have at most; all there is while Redis is away.
     stand_in: Mutex<TokenBuckets>,
+    local: LocalLimits,
 }
 
 impl RedisLimits {
@@ -47,7 +49,12 @@ impl RedisLimits {
     /// The address cannot be understood. That Redis is away is no error.
     pub async fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<Self, AddressError> {
         let client = redis::Client::open(url).map_err(|error| AddressError(error.to_string()))?;
-        Ok(Self { link: Link::start(client).await, clock, stand_in: Mutex::default() })
+        Ok(Self {
+            link: Link::start(client).await,
+            local: LocalLimits::new(Arc::clone(&clock)),
+            clock,
+            stand_in: Mutex::default(),
+        })
     }
 
     /// Every change under the lock is complete at each step, so a panic elsewhere does not spoil it.
@@ -175,6 +182,18 @@ impl Limits for RedisLimits {
 
     async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
         self.with_claims(|scripts| &scripts.release, vec![owner.to_string()], claims).await.map(drop)
+    }
+
+    async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
+        self.local.slots(owner, uses).await
+    }
+
+    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        self.local.circuits(owner, reports).await
+    }
+
+    fn set_share(&self, alive: u32) {
+        self.local.set_share(alive);
     }
 
     async fn check(&self) -> Result<(), LimitsUnavailable> {

@@ -13,9 +13,7 @@ pub mod local;
 use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
-use signalpost_core::{
-    CircuitPolicy, CircuitRecord, CircuitState, DeliveryId, DestinationId, destination::RateLimit,
-};
+use signalpost_core::{CircuitPolicy, CircuitRecord, CircuitState, DeliveryId, DestinationId, destination::RateLimit};
 
 /// The shared limits are away or slow (50 ms). Callers go on without.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -84,7 +82,10 @@ pub struct SlotUse {
 pub const SLOT_LEASE: Duration = Duration::from_secs(5);
 
 /// What one dispatcher saw of a destination since its last report. Only destinations that failed in the last 30 s, or whose
-/// circuit was not closed, are reported.
+/// circuit was not closed or was closing by its ramp, are reported.
+///
+/// Who begins to report again tells the successes of the last 30 s, and one at least if there was any since its last
+/// report: else a row of failures is longer, and a ratio higher, than what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CircuitReport {
     /// Whose circuit.
@@ -109,6 +110,9 @@ pub struct CircuitReport {
     pub probe_timeout: Duration,
     /// The last failure, for a person: `503`, `connection refused`.
     pub reason: Option<String>,
+    /// How often the circuit has opened by what the store keeps (`Destination::circuit`): counting goes on from there when
+    /// the shared state was lost.
+    pub trips: u32,
 }
 
 /// A circuit, as a dispatcher needs to know it.
@@ -122,7 +126,8 @@ pub struct CircuitView {
     pub probes_granted: u32,
     /// Closed not long ago: requests that all dispatchers together may have out now, and growing. None: as many as usual.
     pub ramp: Option<u32>,
-    /// What the store keeps of it: state, since, trips, reason. Times are of the caller's clock.
+    /// What the store keeps of it: state, since, trips, reason. The same for as long as the state is. Times are of the clock
+    /// of the shared state, so that records of several dispatchers have an order.
     pub record: CircuitRecord,
 }
 
@@ -155,8 +160,8 @@ pub trait Limits: Debug + Send + Sync + 'static {
     async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable>;
 
     /// Tells what one does with slots, a batch at once, and learns how many requests one may have out in all, per destination, for
-    /// [`SLOT_LEASE`]: in the order of the uses. Never more than `max` over all living owners together, but for what was held
-    /// already; fair among those who want some. Called when more is wanted than is allowed, and every [`SLOT_LEASE`] / 3 for what is held
+    /// [`SLOT_LEASE`]: in the order of the uses. Fewer than are held means: start none until enough have ended. Never more than `max`
+    /// over all living owners together, but for what was held already; fair among those who want some. Called when more is wanted than is allowed, and every [`SLOT_LEASE`] / 3 for what is held
     /// or allowed.
     ///
     /// # Errors
