@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use signalpost_bus::{BusError, Consumer, Origin, Payload};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, EventMeta, OutboxId, TenantId, Timestamp};
+use signalpost_core::{
+    DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, LaneId, OutboxId, TenantId, Timestamp,
+};
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
     Changes,
@@ -33,6 +35,12 @@ struct FakeStore {
     known: Mutex<BTreeMap<String, ([u8; 32], StoredAnswer)>>,
     outbox: Mutex<Vec<OutboxId>>,
     away: AtomicBool,
+    /// Routes are those of version 1 from the group on that has this number, from 1.
+    moves_at: AtomicUsize,
+    /// Nothing is known of the group that has this number, from 1.
+    fails_at: AtomicUsize,
+    /// The types of committed events.
+    order: Mutex<Vec<String>>,
 }
 
 impl FakeStore {
@@ -44,7 +52,14 @@ impl FakeStore {
             known: Mutex::default(),
             outbox: Mutex::default(),
             away: AtomicBool::new(false),
+            moves_at: AtomicUsize::new(usize::MAX),
+            fails_at: AtomicUsize::new(usize::MAX),
+            order: Mutex::default(),
         })
+    }
+
+    fn order(&self) -> String {
+        self.order.lock().unwrap().join(" ")
     }
 
     /// The number of units in each committed group.
@@ -60,9 +75,9 @@ impl FakeStore {
 #[async_trait]
 impl IngestStore for FakeStore {
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
-        self.entered.fetch_add(1, Ordering::SeqCst);
+        let number = self.entered.fetch_add(1, Ordering::SeqCst) + 1;
         self.turns.acquire().await.map_err(|error| StoreError::Internal(error.to_string()))?.forget();
-        if self.away.load(Ordering::SeqCst) {
+        if self.away.load(Ordering::SeqCst) || self.fails_at.load(Ordering::SeqCst) == number {
             return Err(StoreError::Unavailable("away".to_owned()));
         }
         let breaks = group.units.iter().flat_map(|unit| &unit.events).any(|new| new.event.event_type == "breaks");
@@ -76,6 +91,10 @@ impl IngestStore for FakeStore {
         let mut outcomes = Vec::new();
         let mut queued = 0;
         for unit in &group.units {
+            if number >= self.moves_at.load(Ordering::SeqCst) && unit.routing_version == 0 {
+                outcomes.push(UnitOutcome::Rerouted);
+                continue;
+            }
             if let Some(claim) = &unit.claim {
                 assert!(seen.insert(claim.key.clone()), "equal keys met in one group");
                 if let Some((hash, answer)) = known.get(&claim.key) {
@@ -101,6 +120,7 @@ impl IngestStore for FakeStore {
                     known.insert(uid, (claim.content_hash, StoredAnswer { status: 202, body: new.answer.clone() }));
                 }
                 queued += new.deliveries.len();
+                self.order.lock().unwrap().push(new.event.event_type.clone());
                 events.push(EventOutcome::Accepted);
             }
             if let Some(claim) = &unit.claim {
@@ -201,7 +221,13 @@ fn submission_of(event_type: &str, at: Timestamp) -> Submission {
         data: Bytes::from_static(b"{}"),
     });
     let destination_id = DestinationId::floor(at);
-    let delivery = NewDelivery { id: DeliveryId::new(at, &SystemEntropy), destination_id, start: Start::Queued };
+    let delivery = NewDelivery {
+        id: DeliveryId::new(at, &SystemEntropy),
+        destination_id,
+        start: Start::Queued,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+    };
     let message = Message {
         delivery_id: delivery.id,
         tenant_id: TenantId::DEFAULT,
@@ -211,6 +237,9 @@ fn submission_of(event_type: &str, at: Timestamp) -> Submission {
         origin: Origin::Fresh,
         event: Arc::clone(&event),
         payload: Payload::Inline,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
+        born_at: None,
     };
     let answer = Bytes::from(format!("{{\"id\":\"{}\"}}", event.id));
     let new = NewEvent { event, deliveries: vec![delivery], fan_out: Vec::new(), uid: None, answer };
@@ -238,6 +267,13 @@ fn with_uid(uid: &str, content: u8) -> Submission {
     event.uid = Some(uid.to_owned());
     new.event = Arc::new(event);
     new.uid = Some(UidClaim { content_hash: [content; 32], ttl: Duration::from_secs(60) });
+    submission
+}
+
+/// One that takes a place in a lane.
+fn ordered(event_type: &str) -> Submission {
+    let mut submission = submission(event_type);
+    submission.unit.events[0].deliveries[0].lane = Some(LaneId::of("k"));
     submission
 }
 
@@ -433,4 +469,90 @@ async fn a_store_that_breaks_ends_one_group_and_not_all_ingest() {
     let outcome = rig.ingest.submit(submission("breaks")).await;
     assert!(matches!(outcome, Err(IngestError::Store(StoreError::Internal(_)))), "{outcome:?}");
     assert!(rig.ingest.submit(submission("a")).await.is_ok());
+}
+
+fn told(outcomes: &[Result<UnitOutcome, StoreError>]) -> String {
+    let name = |outcome: &Result<UnitOutcome, StoreError>| match outcome {
+        Ok(UnitOutcome::Committed(_)) => "committed",
+        Ok(UnitOutcome::Rerouted) => "rerouted",
+        Ok(UnitOutcome::Replayed(_) | UnitOutcome::Mismatch) => "replayed",
+        Err(StoreError::Data(_)) => "refused",
+        Err(_) => "unknown",
+    };
+    outcomes.iter().map(name).collect::<Vec<_>>().join(" ")
+}
+
+/// Two deliveries to a group, so that a request of some units needs some groups.
+fn small() -> IngestSettings {
+    IngestSettings { group_deliveries: 2, ..IngestSettings::default() }
+}
+
+#[tokio::test]
+async fn nothing_of_a_lane_overtakes_what_is_routed_again() {
+    let rig = rig(MANY, small());
+    rig.store.moves_at.store(2, Ordering::SeqCst);
+    let request = ["a", "b", "c", "d", "e", "f", "g"].map(ordered).into();
+    let outcomes = rig.ingest.submit_all(request).await.unwrap();
+    assert_eq!(told(&outcomes), "committed committed rerouted rerouted rerouted rerouted rerouted");
+    assert_eq!(rig.store.order(), "a b");
+    assert_eq!(rig.store.entered.load(Ordering::SeqCst), 2, "those behind are not tried in vain");
+    // One that was routed by the new routes meanwhile, of another request, is not behind them.
+    let mut later = ordered("h");
+    later.unit.routing_version = 1;
+    assert!(rig.ingest.submit(later).await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_of_a_lane_overtakes_what_is_unknown() {
+    let rig = rig(MANY, small());
+    rig.store.fails_at.store(2, Ordering::SeqCst);
+    let request = vec![ordered("a"), ordered("b"), ordered("c"), submission("d"), ordered("e"), submission("f")];
+    let outcomes = rig.ingest.submit_all(request).await.unwrap();
+    assert_eq!(told(&outcomes), "committed committed unknown unknown unknown committed");
+    assert_eq!(rig.store.order(), "a b f", "what has no place in a lane is not held");
+}
+
+#[tokio::test]
+async fn nothing_of_a_lane_overtakes_what_shares_a_claim_with_another() {
+    let rig = rig(0, IngestSettings::default());
+    // The first is refused, which tells nothing about the second, which has its uid.
+    let mut refused = with_uid("u", 1);
+    let new = &mut refused.unit.events[0];
+    new.event = Arc::new(Event { event_type: "refused".to_owned(), ..(*new.event).clone() });
+    let mut first = with_uid("u", 1);
+    first.unit.events[0].deliveries[0].lane = Some(LaneId::of("k"));
+    let request = vec![first, ordered("b"), submission("free"), ordered("c")];
+    let blocker = rig.ingest.submit(submission("blocker"));
+    let outcomes = async {
+        let (outcomes, other) = tokio::join!(rig.ingest.submit_all(request), async {
+            rig.store.turns.add_permits(MANY);
+        });
+        let () = other;
+        outcomes.unwrap()
+    };
+    let (blocker, other, outcomes) = tokio::join!(blocker, rig.ingest.submit(refused), outcomes);
+    assert!(blocker.is_ok());
+    assert!(matches!(other, Err(IngestError::Store(StoreError::Data(_)))), "{other:?}");
+    assert_eq!(told(&outcomes), "committed committed committed committed");
+    assert_eq!(rig.store.order(), "blocker free a b c");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_lets_the_rest_of_its_request_go_in_order() {
+    let rig = rig(MANY, IngestSettings::default());
+    let request = ["a", "refused", "b", "c", "refused", "d"].map(ordered).into();
+    let outcomes = rig.ingest.submit_all(request).await.unwrap();
+    assert_eq!(told(&outcomes), "committed refused committed committed refused committed");
+    assert_eq!(rig.store.order(), "a b c d");
+}
+
+#[tokio::test]
+async fn nothing_follows_an_unknown_half_of_a_group_that_was_split() {
+    let rig = rig(MANY, IngestSettings::default());
+    // The whole is refused, then nothing is known of its first half.
+    rig.store.fails_at.store(2, Ordering::SeqCst);
+    let request = ["a", "b", "c", "refused"].map(ordered).into();
+    let outcomes = rig.ingest.submit_all(request).await.unwrap();
+    assert_eq!(told(&outcomes), "unknown unknown unknown unknown");
+    assert_eq!(rig.store.order(), "");
 }

@@ -162,9 +162,14 @@ fn port(listen: SocketAddr, running: bool) -> Finding {
             Finding::good(WHAT, format!("{listen} is in use, by the running Signalpost as it seems"))
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let remedy = "stop what listens there (ss -ltnp shows it), or set SIGNALPOST_LISTEN";
+            let remedy =
+                "stop what listens there (ss -ltnp shows it), or give another address (--listen, SIGNALPOST_LISTEN)";
             Finding::bad(WHAT, format!("{listen} is in use"), remedy)
         }
-        Err(error) => Finding::bad(WHAT, format!("cannot listen on {listen}: {error}"), "set SIGNALPOST_LISTEN"),
+        Err(error) => Finding::bad(
+            WHAT,
+            format!("cannot listen on {listen}: {error}"),
+            "give another address (--listen, SIGNALPOST_LISTEN)",
+        ),
     }
 }

@@ -2,7 +2,7 @@
 
 mod here;
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use signalpost_config::{Kind, Settings};
 use signalpost_wiring::{Failure, Finding};
@@ -16,6 +16,9 @@ pub struct Args {
     /// A TOML file with settings [env: SIGNALPOST_CONFIG]
     #[arg(long)]
     config: Option<PathBuf>,
+    /// Where `dev` and `standalone` listen [env: SIGNALPOST_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// The data directory of `dev` and `standalone` [env: SIGNALPOST_DATA_DIR] [default: ./signalpost-data]
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -29,6 +32,9 @@ pub async fn run(args: Args) -> Result<(), Failure> {
     let mut settings = signalpost_config::load(kind, args.config.as_deref())?;
     if let Some(data_dir) = args.data_dir {
         settings.storage.data_dir = data_dir;
+    }
+    if let Some(listen) = args.listen {
+        settings.service.listen = listen;
     }
     let mut findings = vec![here::clock(), here::files(&settings)];
     if cluster {

@@ -1,7 +1,10 @@
 //! Posts requests, repeats them under one idempotency key, and reads what became of each event.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -54,6 +57,8 @@ pub struct Client {
     run: String,
     give_up_after: Duration,
     waiting: AtomicBool,
+    /// When a request was last answered; before the first, when all began.
+    answered: Mutex<Instant>,
 }
 
 /// What one try came to.
@@ -136,8 +141,15 @@ impl Client {
         let mut run = [0; 8];
         SystemEntropy.fill(&mut run);
         let run = format!("{:016x}", u64::from_be_bytes(run));
-        let waiting = AtomicBool::new(false);
-        Ok(Self { http, single: join("/v1/events"), batch: join("/v1/events/batch"), run, give_up_after, waiting })
+        Ok(Self {
+            http,
+            single: join("/v1/events"),
+            batch: join("/v1/events/batch"),
+            run,
+            give_up_after,
+            waiting: AtomicBool::new(false),
+            answered: Mutex::new(Instant::now()),
+        })
     }
 
     /// Posts until it is answered, or given up.
@@ -164,22 +176,50 @@ impl Client {
             tries += 1;
             let (why, after) = match self.attempt(request, tries > 1).await {
                 Try::Answered(outcomes) => {
+                    *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     self.waiting.store(false, Ordering::Relaxed);
                     return Ok(outcomes);
                 }
                 Try::Fatal(reason) => return Err(reason),
                 Try::Again { why, after } => (why, after),
             };
-            let pause = pause(tries, after, &SystemEntropy);
-            if began.elapsed() + pause > self.give_up_after {
-                return Ok(vec![Outcome::Unknown(why); request.events.len()]);
-            }
             if !self.waiting.swap(true, Ordering::Relaxed) {
                 let most = self.give_up_after.as_secs();
-                progress.suspend(|| eprintln!("signalpost: {why}; each request is repeated for up to {most} s"));
+                progress.suspend(|| {
+                    eprintln!("signalpost: {why}; trying again until nothing was accepted for {most} s");
+                });
             }
-            tokio::time::sleep(pause).await;
+            if !self.wait(began, pause(tries, after, &SystemEntropy), after).await {
+                let most = self.give_up_after.as_secs();
+                let why = format!("{why}; nothing was accepted for {most} s");
+                return Ok(vec![Outcome::Unknown(why); request.events.len()]);
+            }
         }
+    }
+
+    /// Waits before the next try, but no longer than until it is given up: then there is one last try, unless the server
+    /// asked not to come back so early. False: it is given up. Other requests that are answered meanwhile put that off.
+    async fn wait(&self, began: Instant, pause: Duration, asked: Option<Duration>) -> bool {
+        let now = Instant::now();
+        let (next, earliest) = (now + pause, now + asked.unwrap_or_default());
+        if self.give_up_at(began) <= now {
+            return false;
+        }
+        loop {
+            let give_up_at = self.give_up_at(began);
+            tokio::time::sleep_until(next.min(give_up_at)).await;
+            if next <= give_up_at {
+                return true;
+            }
+            if self.give_up_at(began) == give_up_at {
+                return earliest <= give_up_at;
+            }
+        }
+    }
+
+    fn give_up_at(&self, began: Instant) -> Instant {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.max(began) + self.give_up_after
     }
 
     async fn attempt(&self, request: &Request, again: bool) -> Try {

@@ -68,7 +68,7 @@ pub struct Args {
     /// Events per request; 1 posts each one by itself
     #[arg(long, default_value = "100", value_name = "EVENTS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     batch: u16,
-    /// For how long a request is repeated before its events count as failed
+    /// Requests are repeated until nothing was accepted for so long; then the rest counts as failed
     #[arg(long, default_value = "60", value_name = "SECONDS")]
     give_up_after: u64,
     /// Show no progress
@@ -110,7 +110,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
         eprintln!("signalpost: {reason}");
     }
     println!("{}", tally.summary());
-    if stopped_early {
+    if tally.has_given_up() {
+        let (silence, rest) =
+            (args.give_up_after, if stopped_early { "; the lines after them were not sent" } else { "" });
+        eprintln!("signalpost: gave up, as nothing was accepted for {silence} s{rest}");
+    } else if stopped_early {
         eprintln!("signalpost: stopped before the end");
     }
     if tally.is_clean() && !stopped_early { Ok(()) } else { Err(Failure::Told) }

@@ -46,9 +46,9 @@ impl Greeting<'_> {
 
 Paste these, one after the other: make a destination that is the inbox, post an event, list its attempts.
 
-curl -s -X PUT {url}/v1/destinations/inbox {post} -d '{{\"name\":\"inbox\",\"url\":\"{url}{inbox}\"}}'
-curl -s {url}/v1/events {post} -d '{{\"type\":\"order.created\",\"data\":{{\"order\":42}}}}'
-curl -s '{url}/v1/attempts?limit=5' -H 'Authorization: Bearer {key}'
+curl -sw '\\n' -X PUT {url}/v1/destinations/inbox {post} -d '{{\"name\":\"inbox\",\"url\":\"{url}{inbox}\"}}'
+curl -sw '\\n' {url}/v1/events {post} -d '{{\"type\":\"order.created\",\"data\":{{\"order\":42}}}}'
+curl -sw '\\n' '{url}/v1/attempts?limit=5' -H 'Authorization: Bearer {key}'
 
 Every attempt is told here. Ctrl-C stops; the next start finds everything again.
 ",

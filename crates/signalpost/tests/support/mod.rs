@@ -113,6 +113,7 @@ impl Curl {
             let mut value = || words.next().expect("a value");
             match word.as_str() {
                 "-s" => {}
+                "-sw" => assert_eq!(value(), "\\n"),
                 "-X" => curl.method = value(),
                 "-H" => {
                     let (name, value) = value().split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned())).unwrap();

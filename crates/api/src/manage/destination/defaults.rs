@@ -177,6 +177,31 @@ mod tests {
     }
 
     #[test]
+    fn a_circuit_and_its_giving_up_are_filled_by_member() {
+        let default = json!({
+            "circuit": {"open_ms": 1000, "max_open_ms": 60_000, "probes": 1}, "disable_after": {"days": 9},
+        });
+        for (document, expected) in [
+            (json!({}), default.clone()),
+            (json!({"circuit": null, "disable_after": null}), default.clone()),
+            (
+                json!({"circuit": {"probes": 5, "open_ms": null}, "disable_after": {"attempts": 7}}),
+                json!({
+                    "circuit": {"open_ms": 1000, "max_open_ms": 60_000, "probes": 5},
+                    "disable_after": {"days": 9, "attempts": 7},
+                }),
+            ),
+            // The operator's longest time is none for who asks for a longer first one.
+            (
+                json!({"circuit": {"open_ms": 90_000}, "disable_after": {}}),
+                json!({"circuit": {"open_ms": 90_000, "probes": 1}, "disable_after": {"days": 9}}),
+            ),
+        ] {
+            assert_eq!(filled(default.clone(), document.clone()), expected, "{document}");
+        }
+    }
+
+    #[test]
     fn a_patch_fills_no_gap() {
         let mut document = json!({"timeout_ms": null}).as_object().unwrap().clone();
         let default = json!({"timeout_ms": 2000, "rate_limit": {"per_second": 5}});

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use signalpost_core::{
+    CircuitPolicy,
     destination::{BodyFormat, Method},
     retry_policy::{On4xx, RetryPolicy, Strategy},
 };
@@ -55,12 +56,21 @@ fn defaults() {
         rate_limit: None,
         max_in_flight: NonZeroU32::new(100).unwrap(),
         retry: RetryPolicy::default(),
+        circuit: CircuitPolicy::default(),
+        guarantee: Guarantee::AtLeastOnce,
+        ordering: Ordering {
+            mode: OrderingMode::None,
+            key_from: "/ordering_key".to_owned(),
+            on_dead: OnDead::Continue,
+        },
+        disable_after: DisableAfter::default(),
         metadata: BTreeMap::new(),
     };
     assert_eq!(spec(json!({})), expected);
     let nulls = json!({
         "name": null, "description": null, "event_types": null, "method": null, "headers": null, "body_format": null,
-        "timeout_ms": null, "rate_limit": null, "max_in_flight": null, "retry": null, "metadata": null, "uid": null,
+        "timeout_ms": null, "rate_limit": null, "max_in_flight": null, "retry": null, "circuit": null, "guarantee": null, "ordering": null,
+        "ordering_key_from": null, "ordering_on_dead": null, "disable_after": null, "metadata": null, "uid": null,
         "secret": null,
     });
     assert_eq!(spec(nulls), expected);
@@ -95,6 +105,14 @@ fn bounds_are_held() {
         (json!({"name": "x".repeat(256)}), json!({"name": "x".repeat(257)})),
         (json!({"description": "ä"}), json!({"description": "a\u{0}b"})),
         (json!({"event_types": []}), json!({"event_types": "*"})),
+        (json!({"guarantee": "at_most_once"}), json!({"guarantee": "exactly_once"})),
+        (json!({"guarantee": "at_least_once"}), json!({"guarantee": 1})),
+        (json!({"ordering": "key"}), json!({"ordering": "strict"})),
+        (json!({"ordering": "none"}), json!({"ordering": true})),
+        (json!({"ordering_on_dead": "block"}), json!({"ordering_on_dead": "stop"})),
+        (json!({"ordering_key_from": "/data/customer/id"}), json!({"ordering_key_from": "customer"})),
+        (json!({"ordering_key_from": "/labels/region"}), json!({"ordering_key_from": "/labels"})),
+        (json!({"ordering_key_from": "/data"}), json!({"ordering_key_from": "/data/~2"})),
     ] {
         assert_eq!(pointers(good.clone()), Vec::<String>::new(), "{good}");
         let name = bad.as_object().unwrap().keys().next().unwrap();
@@ -241,16 +259,75 @@ fn retry_policies_have_bounds() {
 }
 
 #[test]
+fn a_circuit_takes_defaults_for_what_is_left_out() {
+    let circuit = |members: Value| spec(json!({"circuit": members})).circuit;
+    let default = CircuitPolicy::default();
+    assert_eq!(circuit(json!({})), default);
+    assert_eq!(circuit(json!({"enabled": false})), CircuitPolicy { enabled: false, ..default.clone() });
+    let open_ms = 600_000;
+    assert_eq!(
+        circuit(json!({"open_ms": open_ms, "probes": null})),
+        CircuitPolicy { open_ms, max_open_ms: open_ms, ..default.clone() },
+        "the longest is not shorter than the first"
+    );
+    let all = json!({
+        "enabled": true, "failures": 1000, "failure_ratio": 1, "open_ms": 100, "max_open_ms": 100, "probes": 100,
+    });
+    let all = circuit(all);
+    assert_eq!((all.failures.get(), all.open_ms, all.max_open_ms, all.probes.get()), (1000, 100, 100, 100));
+}
+
+#[test]
+fn circuits_have_bounds() {
+    for (bad, pointer) in [
+        (json!({"enabled": "yes"}), "/circuit/enabled"),
+        (json!({"failures": 0}), "/circuit/failures"),
+        (json!({"failures": 1001}), "/circuit/failures"),
+        (json!({"failure_ratio": 0.009}), "/circuit/failure_ratio"),
+        (json!({"failure_ratio": 1.01}), "/circuit/failure_ratio"),
+        (json!({"open_ms": 99}), "/circuit/open_ms"),
+        (json!({"open_ms": 3_600_001}), "/circuit/open_ms"),
+        (json!({"max_open_ms": 3_600_001}), "/circuit/max_open_ms"),
+        (json!({"open_ms": 5000, "max_open_ms": 4999}), "/circuit/max_open_ms"),
+        (json!({"max_open_ms": 29_999}), "/circuit/max_open_ms"),
+        (json!({"probes": 0}), "/circuit/probes"),
+        (json!({"probes": 101}), "/circuit/probes"),
+        (json!({"threshold": 5}), "/circuit/threshold"),
+        (json!(true), "/circuit"),
+    ] {
+        assert_eq!(pointers(json!({"circuit": bad})), [pointer], "{bad}");
+    }
+    let body = json!({"url": "https://a.example/", "circuit": {"max_open_ms": 1000}});
+    let told = &draft(&body).unwrap_err().errors[0].detail;
+    assert_eq!(told, "must not be shorter than `open_ms`, which is 30000");
+}
+
+#[test]
+fn giving_up_takes_defaults_and_has_bounds() {
+    let after = |members: Value| {
+        let DisableAfter { days, attempts } = spec(json!({"disable_after": members})).disable_after;
+        (days.get(), attempts.get())
+    };
+    assert_eq!(after(json!({})), (5, 100));
+    assert_eq!(after(json!({"days": 365})), (365, 100));
+    assert_eq!(after(json!({"attempts": 1_000_000})), (5, 1_000_000));
+    for (bad, pointer) in [
+        (json!({"days": 0}), "/disable_after/days"),
+        (json!({"days": 366}), "/disable_after/days"),
+        (json!({"attempts": 0}), "/disable_after/attempts"),
+        (json!({"attempts": 1_000_001}), "/disable_after/attempts"),
+        (json!({"hours": 5}), "/disable_after/hours"),
+        (json!(5), "/disable_after"),
+    ] {
+        assert_eq!(pointers(json!({"disable_after": bad})), [pointer], "{bad}");
+    }
+}
+
+#[test]
 fn unknown_and_read_only_fields_are_refused() {
     for name in [
         "nonsense",
         "signatures",
-        "circuit",
-        "guarantee",
-        "ordering",
-        "ordering_key_from",
-        "ordering_on_dead",
-        "disable_after",
         "auth",
         "id",
         "state",
@@ -278,6 +355,7 @@ fn the_schema_lists_exactly_what_is_read() {
         secret: Secret::new(secret(24)),
         state: signalpost_core::DestinationState::Active,
         disabled_reason: None,
+        circuit: signalpost_core::CircuitRecord::default(),
         version: 1,
         created_at: signalpost_core::Timestamp::default(),
         updated_at: signalpost_core::Timestamp::default(),

@@ -4,7 +4,7 @@ use serde::Serialize;
 use signalpost_core::{
     DeadReason, DeliveryId, DeliveryState, DeliveryStatus, DestinationId, EventId, Timestamp, WaitReason,
 };
-use signalpost_store::read::DeliveryView;
+use signalpost_store::{NEVER, read::DeliveryView};
 use utoipa::ToSchema;
 
 use super::attempt::AttemptBody;
@@ -94,12 +94,13 @@ fn waiting(
     match reason {
         WaitReason::InFlight => (None, None),
         _ if held => (None, Some("paused")),
+        // Not before others of its lane have ended, whatever it waited for when it was its turn.
+        _ if due == NEVER => (None, Some("lane")),
         WaitReason::Retry | WaitReason::RateLimit | WaitReason::Slot | WaitReason::Circuit => {
             (Some(due), Some(reason.as_str()))
         }
-        WaitReason::Lane => (None, Some("lane")),
-        // Resumed: it is due, and only its turn is missing.
-        WaitReason::Turn | WaitReason::Paused => (None, None),
+        // Resumed, or the first of its lane by now: it is due, and only its turn is missing.
+        WaitReason::Turn | WaitReason::Paused | WaitReason::Lane => (None, None),
     }
 }
 
@@ -117,6 +118,10 @@ mod tests {
         assert_eq!(shown(WaitReason::Turn, false), (None, None));
         assert_eq!(shown(WaitReason::Turn, true), (None, Some("paused")));
         assert_eq!(shown(WaitReason::InFlight, true), (None, None));
+        let shown_behind = |reason, held| waiting(DeliveryState::Waiting, Some((NEVER, reason)), held);
+        assert_eq!(shown_behind(WaitReason::Lane, false), (None, Some("lane")));
+        assert_eq!(shown_behind(WaitReason::Turn, false), (None, Some("lane")));
+        assert_eq!(shown_behind(WaitReason::Lane, true), (None, Some("paused")));
         assert_eq!(waiting(DeliveryState::Dead, Some((due, WaitReason::Retry)), false), (None, None));
         assert_eq!(waiting(DeliveryState::Queued, None, true), (None, None));
     }
