@@ -87,7 +87,8 @@ fn make(kind: Trouble, world: &World, rng: &mut Rng, bus: &SimBus, life: Option<
         (Trouble::Clock, Some(life)) => life.clock.jump_to(off(&life.name, rng)),
         (Trouble::Manner, _) => {
             let ids: Vec<_> = world.ask(|checker| {
-                let may_change = checker.destinations.iter().filter(|(_, expected)| !expected.reference && expected.routed);
+                let may_change =
+                    checker.destinations.iter().filter(|(_, expected)| !expected.reference && expected.routed);
                 may_change.map(|(id, _)| *id).collect()
             });
             let Some(id) = rng.pick(&ids).copied() else { return };

@@ -49,6 +49,11 @@ impl Client {
         Self { world: Arc::clone(world), apis: Arc::clone(apis), name: name.to_owned(), rng }
     }
 
+    /// Another one beside it.
+    pub fn fork(&self, name: &str) -> Self {
+        Self::new(&self.world, &self.apis, &format!("{} {name}", self.name))
+    }
+
     /// In the trace.
     pub fn name(&self) -> &str {
         &self.name
@@ -93,7 +98,13 @@ impl Client {
     }
 
     /// Repeats a request until its answer says more than "later". None: the run is over.
-    pub async fn insist(&mut self, method: Method, path: &str, key: Option<&str>, body: Option<&Value>) -> Option<Reply> {
+    pub async fn insist(
+        &mut self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> Option<Reply> {
         while !self.world.broken.is_cancelled() {
             if let Some(reply) = self.ask(method.clone(), path, key, body).await
                 && !matches!(reply.status, 409 | 429 | 500..)

@@ -104,7 +104,7 @@ impl Knobs {
             rebalances: on(&mut rng, 0.4),
             people: *rng.pick(&[0.0, 0.3, 1.0, 3.0]).unwrap_or(&0.0),
             lost_answers: some(&mut rng, &[0.0, 0.02, 0.1]),
-            bad: *rng.pick(&[0.0, 0.3, 0.6, 0.9]).unwrap_or(&0.3),
+            bad: *rng.pick(&[0.0, 0.4, 0.7, 0.95]).unwrap_or(&0.3),
         }
     }
 }

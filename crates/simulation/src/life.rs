@@ -218,7 +218,8 @@ impl Life {
         fate: &Fate,
         result: Result<T, E>,
     ) -> Result<T, E> {
-        self.world.count(&self.name, format_args!("{name} {} {}", fate.number, if result.is_ok() { "ok" } else { "error" }));
+        self.world
+            .count(&self.name, format_args!("{name} {} {}", fate.number, if result.is_ok() { "ok" } else { "error" }));
         if port == Port::Store {
             self.world.look(&self.name);
         }

@@ -119,7 +119,8 @@ async fn service(outside: Outside, role: Role, number: usize, life: Arc<Life>) -
     let knobs = &outside.world.knobs;
     match role {
         Role::Api => {
-            let ports = signalpost_api::Ports { store, bus, limits, sender: Arc::clone(&outside.sender), clock, entropy };
+            let ports =
+                signalpost_api::Ports { store, bus, limits, sender: Arc::clone(&outside.sender), clock, entropy };
             let settings = signalpost_api::Settings {
                 operator_keys: vec![KEY.to_owned()],
                 fan_out_above: knobs.fan_out_above,

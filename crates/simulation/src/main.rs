@@ -107,7 +107,10 @@ fn simulate(cli: &Cli) -> anyhow::Result<bool> {
     bar.finish();
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let hours = simulated.as_secs_f64() / 3600.0;
-    println!("{} seeds broke something; {steps} steps, {requests} requests, {hours:.1} simulated hours", failures.len());
+    println!(
+        "{} seeds broke something; {steps} steps, {requests} requests, {hours:.1} simulated hours",
+        failures.len()
+    );
     Ok(failures.is_empty())
 }
 

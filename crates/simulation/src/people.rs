@@ -89,7 +89,10 @@ impl People {
         let manner = if reference || !rng.chance(self.world.knobs.bad) { Manner::Healthy } else { Manner::bad(rng) };
         // A key is held for two minutes by a process that died: seldom, or a run is all waiting.
         let key = rng.chance(0.15).then(|| format!("create-{name}"));
-        let Some(reply) = self.client.insist(Method::POST, "/v1/destinations", key.as_deref(), Some(&spec)).await else { return };
+        let Some(reply) = self.client.insist(Method::POST, "/v1/destinations", key.as_deref(), Some(&spec)).await
+        else {
+            return;
+        };
         let Some(id) = reply.body["id"].as_str().and_then(|id| id.parse().ok()) else {
             self.world.violate(Invariant::Sound, format!("a destination was refused: {} {}", reply.status, reply.body));
             return;

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use http::Method;
 use serde_json::{Value, json};
 use signalpost_core::{DestinationId, EventId};
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{check::Invariant, client::Client, people::ORDERED, world::World};
 
@@ -16,25 +16,57 @@ const KEYS: u64 = 3;
 pub async fn run(world: Arc<World>, mut client: Client) {
     let knobs = world.knobs.clone();
     let pause = knobs.seconds * 1000 / knobs.posts.max(1);
-    for post in 0..knobs.posts {
+    let mut pending = JoinSet::new();
+    for number in 0..knobs.posts {
         let rest = client.rng.millis(0, pause * 2);
         sleep(rest).await;
         let many = client.rng.chance(0.3);
         let count = if many { client.rng.between(1, 8) } else { 1 };
-        let events: Vec<Value> = (0..count).map(|index| event(&mut client, post, index)).collect();
-        // Several requests at once, now and then: they are one group, or race.
+        let events: Vec<Value> = (0..count).map(|index| event(&mut client, number, index)).collect();
         let must_go_to = world.ask(|checker| checker.routed());
-        let key = client.rng.chance(0.4).then(|| format!("{}-{post}", client.name().replace(' ', "-")));
+        let key = client.rng.chance(0.4).then(|| format!("{}-{number}", client.name().replace(' ', "-")));
         let (path, body) = match many {
             true => ("/v1/events/batch", json!({ "events": events })),
             false => ("/v1/events", events.into_iter().next().unwrap_or(Value::Null)),
         };
-        let mut again = client.rng.chance(0.1);
+        let post = Post { path, key, body, must_go_to, again: client.rng.chance(0.1) };
+        // Now and then the same request is made several times at once, as by an impatient client: one event comes of it.
+        let at_once = if client.rng.chance(0.15) { client.rng.between(2, 4) } else { 1 };
+        let mut posts = JoinSet::new();
+        for copy in 0..at_once {
+            let client = client.fork(&format!("{number}-{copy}"));
+            posts.spawn(post.clone().make(Arc::clone(&world), client));
+        }
+        let waits = client.rng.chance(0.7);
+        if waits {
+            while posts.join_next().await.is_some() {}
+        } else {
+            pending.spawn(async move { while posts.join_next().await.is_some() {} });
+        }
+    }
+    while pending.join_next().await.is_some() {}
+}
+
+/// One request, as it is made until it is answered.
+#[derive(Debug, Clone)]
+struct Post {
+    path: &'static str,
+    key: Option<String>,
+    body: Value,
+    must_go_to: BTreeSet<DestinationId>,
+    again: bool,
+}
+
+impl Post {
+    async fn make(mut self, world: Arc<World>, mut client: Client) {
         loop {
-            let Some(reply) = client.insist(Method::POST, path, key.as_deref(), Some(&body)).await else { return };
-            let all = accepted(&world, &reply.body, reply.status, &must_go_to);
-            if all && !std::mem::take(&mut again) {
-                break;
+            let Some(reply) = client.insist(Method::POST, self.path, self.key.as_deref(), Some(&self.body)).await
+            else {
+                return;
+            };
+            let all = accepted(&world, &reply.body, reply.status, &self.must_go_to);
+            if all && !std::mem::take(&mut self.again) {
+                return;
             }
             let rest = client.rng.millis(20, 500);
             sleep(rest).await;

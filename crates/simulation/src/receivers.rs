@@ -44,7 +44,16 @@ impl Manner {
         if rng.chance(0.04) {
             return Self::Gone;
         }
-        let all = [Self::Slow, Self::Flaky(0.3), Self::Flaky(0.8), Self::Down, Self::Hangs, Self::Busy, Self::Mute(0.5), Self::Picky(0.3)];
+        let all = [
+            Self::Slow,
+            Self::Flaky(0.3),
+            Self::Flaky(0.8),
+            Self::Down,
+            Self::Hangs,
+            Self::Busy,
+            Self::Mute(0.5),
+            Self::Picky(0.3),
+        ];
         rng.pick(&all).copied().unwrap_or(Self::Down)
     }
 }
@@ -113,14 +122,16 @@ impl Exchanger for SimExchanger {
     async fn exchange(&self, outgoing: &Outgoing<'_>) -> Exchange {
         let (life, world) = (&self.life, &*self.life.world);
         // Connecting takes a moment, in which the process may die.
-        let (connecting, taking, die) = life.draw(|rng| (rng.millis(0, 3), rng.millis(0, 30), rng.chance(0.01)));
+        let (connecting, taking) = life.draw(|rng| (rng.millis(0, 3), rng.millis(0, 30)));
         if !connecting.is_zero() {
             sleep(connecting).await;
         }
         life.alive().await;
-        let die = die && world.knobs.dies && !world.is_healed();
         let destination = outgoing.destination.id;
         let manner = self.receivers.manner(destination);
+        // One that is out for long is one that the store knows of.
+        let mortal = if matches!(manner, Manner::Slow | Manner::Hangs) { 0.08 } else { 0.01 };
+        let die = life.draw(|rng| rng.chance(mortal)) && world.knobs.dies && !world.is_healed();
         let (delivery, number) = (outgoing.delivery_id, outgoing.attempt);
         let name = world.name_of(destination);
         world.tell(&life.name, format_args!("SENDS {delivery}/{number} to {name}, which is {manner:?}"));
@@ -131,7 +142,7 @@ impl Exchanger for SimExchanger {
         let (takes, answer, code) = life.draw(|rng| answer(manner, taking, timeout, rng));
         let lasts = takes.min(timeout);
         if die {
-            sleep(lasts / 2).await;
+            sleep(lasts.mul_f64(0.8)).await;
             life.die("with a request out");
         }
         sleep(lasts.saturating_sub(begun.elapsed())).await;

@@ -10,7 +10,7 @@ use signalpost_core::{Clock, Entropy};
 use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_sender::{EgressPolicy, Sender, SenderSettings};
 use signalpost_store::{IngestStore as _, Store};
-use signalpost_store_sqlite::SqliteStore;
+use signalpost_store_sqlite::{SqliteStore, simulation::Rule};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -94,7 +94,10 @@ async fn whole(seed: u64, options: Options) -> anyhow::Result<Outcome> {
     let store: Arc<dyn Store> = Arc::new(store);
     let limits: Arc<dyn Limits> = Arc::new(LocalLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
     let limits: Arc<dyn Limits> = Arc::new(TappedLimits::new(&world, limits));
-    let egress = EgressPolicy { allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)], require_https: false };
+    let egress = EgressPolicy {
+        allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)],
+        require_https: false,
+    };
     let sender = Sender::new(SenderSettings::new(egress, clock as Arc<dyn Clock>, entropy))?;
     let outside = Outside {
         store: options.lie.map_or_else(|| Arc::clone(&store), |lie| lie.store(&world, &store)),
@@ -175,8 +178,14 @@ async fn watched<T>(world: &World, what: impl Future<Output = T>) -> T {
 fn audit(world: &World) {
     match world.inspector().audit() {
         Ok(broken) => {
-            if let Some(first) = broken.first() {
-                world.violate(Invariant::Sound, format!("{} broken rules of tables; the first: {first}", broken.len()));
+            if let Some((rule, first)) = broken.first() {
+                let invariant = match rule {
+                    Rule::Tables => Invariant::Sound,
+                    Rule::Attempts => Invariant::Accounted,
+                    Rule::Order => Invariant::Order,
+                    Rule::Forgotten => Invariant::NeverForgotten,
+                };
+                world.violate(invariant, format!("{} broken rules; the first: {first}", broken.len()));
             }
         }
         Err(error) => world.violate(Invariant::Sound, format!("the store cannot be read: {error}")),
@@ -204,7 +213,11 @@ async fn rest(world: &World) {
     }
     audit(world);
     let knobs = &world.knobs;
-    let keeps = !(knobs.store_outages || knobs.kills || knobs.fails_before > 0.0 || knobs.fails_after > 0.0 || knobs.slow > 0.0);
+    let keeps = !(knobs.store_outages
+        || knobs.kills
+        || knobs.fails_before > 0.0
+        || knobs.fails_after > 0.0
+        || knobs.slow > 0.0);
     // A life that was asked to end may leave outcomes behind where the store is away for too long.
     world.check(|checker| checker.at_rest(|_| keeps));
 }

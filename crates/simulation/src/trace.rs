@@ -22,7 +22,14 @@ pub struct Trace {
 impl Trace {
     /// An empty one of a run that begins now.
     pub fn new(loud: bool) -> Self {
-        Self { start: Instant::now(), hash: 0xcbf2_9ce4_8422_2325, steps: 0, kept: VecDeque::new(), line: String::new(), loud }
+        Self {
+            start: Instant::now(),
+            hash: 0xcbf2_9ce4_8422_2325,
+            steps: 0,
+            kept: VecDeque::new(),
+            line: String::new(),
+            loud,
+        }
     }
 
     /// Adds a line. What is not `told` counts, but is not shown.

@@ -16,11 +16,12 @@ use signalpost_store::StoreError;
 use tokio::sync::watch;
 
 pub use self::{
-    audit::{Rest, Unfinished},
+    audit::{Rest, Rule, Unfinished},
     listen::Change,
 };
 use crate::{
     Inner, SqliteStore,
+    dispatchers::Dispatchers,
     failure::Outcome,
     open,
     readers::Readers,
@@ -68,7 +69,8 @@ impl SqliteStore {
             let inline = Arc::new(Inline(Mutex::new(work)));
             let inspector = Inspector { inline: Arc::clone(&inline) };
             let (writer, readers) = (Writer::inline(Arc::clone(&inline)), Readers::inline(inline));
-            let inner = Inner { writer, readers, clock, changes, _lock: None };
+            let dispatchers = Dispatchers::default();
+            let inner = Inner { writer, readers, clock, changes, dispatchers, _lock: None };
             Ok((Self { inner: Arc::new(inner) }, inspector))
         };
         opened().map_err(|failure| failure.0)
@@ -88,7 +90,7 @@ impl Inspector {
     ///
     /// # Errors
     /// A row cannot be read: a bug.
-    pub fn audit(&self) -> Result<Vec<String>, StoreError> {
+    pub fn audit(&self) -> Result<Vec<(Rule, String)>, StoreError> {
         let work = self.inline.work();
         audit::broken(&work.connection, work.clock.now()).map_err(|failure| failure.0)
     }

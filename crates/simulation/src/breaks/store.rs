@@ -13,9 +13,7 @@ use signalpost_store::{
     Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
     ingest::{EventOutcome, IngestGroup, IngestUnit, Routes, StoredAnswer, UnitOutcome},
-    manage::{
-        Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried,
-    },
+    manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
     read::{
         AttemptFilter, AttemptView, DeadLetter, DeadLetterFilter, DeliveryFilter, DeliveryView, EventFilter, EventView,
         Page,

@@ -162,7 +162,12 @@ impl Group {
     }
 
     /// What is ready for a member now; else when to look again.
-    pub(super) fn receive(&mut self, member: MemberId, most: usize, now: Instant) -> Result<Vec<Delivered>, Option<Instant>> {
+    pub(super) fn receive(
+        &mut self,
+        member: MemberId,
+        most: usize,
+        now: Instant,
+    ) -> Result<Vec<Delivered>, Option<Instant>> {
         let Some(own) = self.members.get_mut(&member) else { return Err(None) };
         if !own.revoked.is_empty() {
             return Ok(vec![Delivered::Revoked(std::mem::take(&mut own.revoked))]);
@@ -190,7 +195,11 @@ impl Group {
                     let delivery_id = Some(record.message.delivery_id);
                     Delivered::Undecodable { place, delivery_id, error: "garbled (simulated)".to_owned() }
                 } else {
-                    Delivered::Message { place, message: Arc::clone(&record.message), reread: record.offset < part.assigned_at }
+                    Delivered::Message {
+                        place,
+                        message: Arc::clone(&record.message),
+                        reread: record.offset < part.assigned_at,
+                    }
                 });
             }
             if let Some(Delivered::Message { place, .. } | Delivered::Undecodable { place, .. }) = found.last()
@@ -206,9 +215,11 @@ impl Group {
     pub(super) fn tick(&mut self, now: Instant) {
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
         for id in ids {
-            while let Some(place) = self.members.get_mut(&id).and_then(|member| {
-                member.commits.pop_front_if(|(at, _)| *at <= now).map(|(_, place)| place)
-            }) {
+            while let Some(place) = self
+                .members
+                .get_mut(&id)
+                .and_then(|member| member.commits.pop_front_if(|(at, _)| *at <= now).map(|(_, place)| place))
+            {
                 self.apply(id, place);
             }
         }
@@ -246,8 +257,9 @@ impl Group {
     /// The commits of a member for these partitions are through.
     fn flush(&mut self, id: MemberId, partitions: &[Partition]) {
         let Some(member) = self.members.get_mut(&id) else { return };
-        let (now, later) =
-            std::mem::take(&mut member.commits).into_iter().partition(|(_, place)| partitions.contains(&place.partition));
+        let (now, later) = std::mem::take(&mut member.commits)
+            .into_iter()
+            .partition(|(_, place)| partitions.contains(&place.partition));
         member.commits = later;
         let now: VecDeque<(Instant, Place)> = now;
         for (_, place) in now {

@@ -68,7 +68,11 @@ impl SimBus {
         for message in batch {
             let twice = group.rng.chance(knobs.duplicates) && !healed;
             for _ in 0..=usize::from(twice) {
-                let late = if group.rng.chance(knobs.late) && !healed { group.rng.millis(10, 4000) } else { group.rng.millis(0, 3) };
+                let late = if group.rng.chance(knobs.late) && !healed {
+                    group.rng.millis(10, 4000)
+                } else {
+                    group.rng.millis(0, 3)
+                };
                 let corrupt = group.rng.chance(knobs.corrupt) && !healed;
                 let visible = Instant::now() + late;
                 group.append(Record { offset: 0, message: Arc::clone(message), handed_over, visible, corrupt });
@@ -105,7 +109,12 @@ impl Bus for GatedBus {
             if half { Err(BusError::Unavailable("half of it (simulated)".to_owned())) } else { Ok(()) }
         };
         // Bounded: less than 5 s. What is late may still arrive: that is an effect without an answer.
-        match tokio::time::timeout(std::time::Duration::from_millis(4900), self.life.call(Port::Bus, "publish", publish)).await {
+        match tokio::time::timeout(
+            std::time::Duration::from_millis(4900),
+            self.life.call(Port::Bus, "publish", publish),
+        )
+        .await
+        {
             Ok(published) => published,
             Err(_) => Err(BusError::Unavailable("no acknowledgement in time (simulated)".to_owned())),
         }

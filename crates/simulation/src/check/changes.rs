@@ -55,7 +55,9 @@ impl Checker {
     }
 
     fn born(&mut self, change: &Change, now: Instant) -> Result<(), Violation> {
-        let Change::Born { delivery, event, destination, state, lane, at_most_once, .. } = change else { return Ok(()) };
+        let Change::Born { delivery, event, destination, state, lane, at_most_once, .. } = change else {
+            return Ok(());
+        };
         if state.is_final() {
             return Violation::of(Invariant::NeverForgotten, format!("{delivery} is born {state:?}"));
         }
@@ -78,7 +80,6 @@ impl Checker {
             lane: *lane,
             at_most_once: *at_most_once,
             requests: 0,
-            born: now,
         };
         self.deliveries.insert(*delivery, known);
         Ok(())
@@ -125,7 +126,10 @@ impl Checker {
         before: Option<AttemptOutcome>,
     ) -> Result<(), Violation> {
         let Some(known) = self.deliveries.get_mut(&delivery) else {
-            return Violation::of(Invariant::Accounted, format!("attempt {number} of {delivery}, which was never born"));
+            return Violation::of(
+                Invariant::Accounted,
+                format!("attempt {number} of {delivery}, which was never born"),
+            );
         };
         let last = known.attempts.keys().next_back().copied().unwrap_or(0);
         let fits = match before {
@@ -165,7 +169,10 @@ impl Checker {
                     }
                 }
                 DeliveryWrite::End { .. } if !known.state.is_final() => {
-                    return Violation::of(Invariant::NeverForgotten, format!("{delivery} was ended, and has not ended"));
+                    return Violation::of(
+                        Invariant::NeverForgotten,
+                        format!("{delivery} was ended, and has not ended"),
+                    );
                 }
                 // What ends later in the same batch was waiting in between.
                 DeliveryWrite::Detach { .. } | DeliveryWrite::Park { .. } if known.state == DeliveryState::Queued => {

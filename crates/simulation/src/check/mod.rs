@@ -105,7 +105,6 @@ pub struct Known {
     at_most_once: bool,
     /// Requests made for it.
     pub requests: u32,
-    born: Instant,
 }
 
 /// What the checks expect of a destination.
@@ -193,9 +192,14 @@ impl Checker {
         let Some(goes_to) = self.events.get(&event) else {
             return Violation::of(Invariant::Durable, format!("{event} was accepted, and is not in the store"));
         };
-        if !self.fans_out && let Some(missing) = to.difference(goes_to).next() {
+        if !self.fans_out
+            && let Some(missing) = to.difference(goes_to).next()
+        {
             let name = self.name_of(*missing);
-            return Violation::of(Invariant::ReadYourRouting, format!("{event} was accepted, and does not go to {name}"));
+            return Violation::of(
+                Invariant::ReadYourRouting,
+                format!("{event} was accepted, and does not go to {name}"),
+            );
         }
         self.accepted.insert(event, to);
         Ok(())
@@ -221,7 +225,8 @@ impl Checker {
         match late.filter(|_| self.calm) {
             None => Ok(()),
             Some((delivery, born)) => {
-                let name = self.deliveries.get(delivery).map_or_else(String::new, |known| self.name_of(known.destination));
+                let name =
+                    self.deliveries.get(delivery).map_or_else(String::new, |known| self.name_of(known.destination));
                 let waited = now.saturating_duration_since(*born);
                 let text = format!("{delivery} to {name}, which is healthy, has waited for {waited:?}");
                 Violation::of(Invariant::Isolation, text)

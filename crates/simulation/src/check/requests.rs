@@ -32,8 +32,16 @@ pub struct Request {
 
 impl Checker {
     /// A destination was created, or changed.
-    pub fn expect(&mut self, id: DestinationId, name: &str, rate: Option<RateLimit>, max_in_flight: Option<u32>, now: Instant) {
-        let expected = self.destinations.entry(id).or_insert_with(|| Expected { name: name.to_owned(), ..Expected::default() });
+    pub fn expect(
+        &mut self,
+        id: DestinationId,
+        name: &str,
+        rate: Option<RateLimit>,
+        max_in_flight: Option<u32>,
+        now: Instant,
+    ) {
+        let expected =
+            self.destinations.entry(id).or_insert_with(|| Expected { name: name.to_owned(), ..Expected::default() });
         expected.rate = rate.map(|rate| Allowance::new(rate, now));
         expected.max_in_flight = max_in_flight;
     }
@@ -55,7 +63,8 @@ impl Checker {
         known.requests += 1;
         let again = !self.sent.insert((delivery, number));
         if self.calm && (again || matches!(known.state, DeliveryState::Delivered | DeliveryState::Dead)) {
-            let text = format!("{delivery}/{number} is sent for the {}. time, while it is {:?}", known.requests, known.state);
+            let text =
+                format!("{delivery}/{number} is sent for the {}. time, while it is {:?}", known.requests, known.state);
             return Violation::of(Invariant::Once, text);
         }
         if self.calm && known.state == DeliveryState::Cancelled {
@@ -63,10 +72,14 @@ impl Checker {
         }
         self.unsent.remove(&delivery);
         if known.at_most_once && known.requests > 1 {
-            return Violation::of(Invariant::AtMostOnce, format!("{delivery} is sent for the {}. time", known.requests));
+            return Violation::of(
+                Invariant::AtMostOnce,
+                format!("{delivery} is sent for the {}. time", known.requests),
+            );
         }
         if let Some((lane, place)) = known.lane
-            && let Some((first, earlier)) = self.lanes.get(&(known.destination, lane)).and_then(|open| open.iter().next())
+            && let Some((first, earlier)) =
+                self.lanes.get(&(known.destination, lane)).and_then(|open| open.iter().next())
         {
             if *first < place {
                 let text = format!("{delivery} starts while {earlier}, which is before it in its lane, has not ended");

@@ -45,7 +45,8 @@ impl Limits for TappedLimits {
         let views = self.inner.circuits(owner, reports).await?;
         for (report, view) in reports.iter().zip(&views) {
             let (id, name) = (report.destination_id, self.world.name_of(report.destination_id));
-            self.world.tell("limits", format_args!("the circuit of {name} is {:?} for {:?}", view.state, view.open_for));
+            self.world
+                .tell("limits", format_args!("the circuit of {name} is {:?} for {:?}", view.state, view.open_for));
             self.world.ask(|checker| checker.circuit_seen(id, view, Instant::now()));
         }
         Ok(views)

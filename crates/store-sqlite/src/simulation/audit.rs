@@ -8,6 +8,19 @@ use crate::{
     failure::Outcome,
 };
 
+/// What a broken rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Tables contradict each other.
+    Tables,
+    /// Attempts are not counted as they are.
+    Attempts,
+    /// What is not the first of its lane may go.
+    Order,
+    /// Nothing brings a delivery forward.
+    Forgotten,
+}
+
 /// What is not finished and does not wait for a person.
 #[derive(Debug, Clone, Default)]
 pub struct Rest {
@@ -46,49 +59,84 @@ pub struct Unfinished {
 }
 
 /// Each gives a text per broken row.
-const RULES: &[&str] = &[
-    "SELECT 'delivery ' || hex(d.id) || ' has state ' || d.state || ' and ' ||
+const RULES: &[(Rule, &str)] = &[
+    (
+        Rule::Tables,
+        "SELECT 'delivery ' || hex(d.id) || ' has state ' || d.state || ' and ' ||
          CASE WHEN w.delivery_id IS NULL THEN 'no row' ELSE 'a row' END || ' in waiting'
      FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id
      WHERE (d.state = 1) <> (w.delivery_id IS NOT NULL)",
-    "SELECT 'waiting holds ' || hex(w.delivery_id) || ', which is no delivery' FROM waiting w
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'waiting holds ' || hex(w.delivery_id) || ', which is no delivery' FROM waiting w
      WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.id = w.delivery_id)",
-    "SELECT 'delivery ' || hex(d.id) || ' counts ' || d.attempts || ' attempts, there are ' || count(a.number) ||
+    ),
+    (
+        Rule::Attempts,
+        "SELECT 'delivery ' || hex(d.id) || ' counts ' || d.attempts || ' attempts, there are ' || count(a.number) ||
          ', the last is ' || coalesce(max(a.number), 0)
      FROM deliveries d LEFT JOIN attempts a ON a.delivery_id = d.id
      GROUP BY d.id HAVING d.attempts <> count(a.number) OR d.attempts <> coalesce(max(a.number), 0)",
-    "SELECT 'queue ' || hex(w.destination_id) || ' has ' || count(*) || ' waiting and says ' ||
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'queue ' || hex(w.destination_id) || ' has ' || count(*) || ' waiting and says ' ||
          coalesce((SELECT depth FROM queues q WHERE q.destination_id = w.destination_id), 'nothing')
      FROM waiting w GROUP BY w.destination_id
      HAVING count(*) IS NOT (SELECT depth FROM queues q WHERE q.destination_id = w.destination_id)",
-    "SELECT 'queue ' || hex(q.destination_id) || ' says ' || q.depth || ' and none waits' FROM queues q
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'queue ' || hex(q.destination_id) || ' says ' || q.depth || ' and none waits' FROM queues q
      WHERE NOT EXISTS (SELECT 1 FROM waiting w WHERE w.destination_id = q.destination_id)",
+    ),
     // A queue that was served rests for a second where it is limited.
-    "SELECT 'queue ' || hex(q.destination_id) || ' is looked at ' ||
+    (
+        Rule::Forgotten,
+        "SELECT 'queue ' || hex(q.destination_id) || ' is looked at ' ||
          (q.next_due - max(min(w.due_at), q.hold_until)) || ' us too late'
      FROM queues q JOIN waiting w ON w.destination_id = q.destination_id
-     GROUP BY q.destination_id HAVING q.next_due > max(min(w.due_at), q.hold_until, NOW + 1000000)",
-    "SELECT 'queue ' || hex(q.destination_id) || ' is blocked: ' || q.blocked || ', its destination is ' ||
+     GROUP BY q.destination_id HAVING q.next_due > max(min(w.due_at), q.hold_until, q.paced_until, NOW + 1000000)",
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'queue ' || hex(q.destination_id) || ' is blocked: ' || q.blocked || ', its destination is ' ||
          coalesce(d.state, 'gone')
      FROM queues q LEFT JOIN destinations d ON d.id = q.destination_id
      WHERE q.blocked <> (coalesce(d.state, 'gone') <> 'active')",
-    "SELECT 'delivery ' || hex(d.id) || ' is dead, and its dead letter is ' ||
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'delivery ' || hex(d.id) || ' is dead, and its dead letter is ' ||
          CASE WHEN l.delivery_id IS NULL THEN 'missing' ELSE 'there' END
      FROM deliveries d LEFT JOIN dead_letters l ON l.delivery_id = d.id
      WHERE (d.state = 3 AND d.replayed_by IS NULL AND coalesce(d.reason, 0) <> 8) <> (l.delivery_id IS NOT NULL)",
-    "SELECT 'delivery ' || hex(d.id) || ' has no event' FROM deliveries d
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'delivery ' || hex(d.id) || ' has no event' FROM deliveries d
      WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = d.event_id)",
+    ),
 ];
 
 /// The same, of lanes.
-const LANE_RULES: &[&str] = &[
-    "SELECT 'delivery ' || hex(d.id) || ' has a lane, and is queued' FROM deliveries d WHERE d.lane IS NOT NULL AND d.state = 0",
-    "SELECT 'delivery ' || hex(d.id) || ' is not the first of its lane, and is due ' || w.due_at
+const LANE_RULES: &[(Rule, &str)] = &[
+    (
+        Rule::Tables,
+        "SELECT 'delivery ' || hex(d.id) || ' has a lane, and is queued' FROM deliveries d WHERE d.lane IS NOT NULL AND d.state = 0",
+    ),
+    (
+        Rule::Order,
+        "SELECT 'delivery ' || hex(d.id) || ' is not the first of its lane, and is due ' || w.due_at
      FROM deliveries d JOIN waiting w ON w.delivery_id = d.id
      WHERE d.lane IS NOT NULL AND w.due_at < 9223372036854775807 AND EXISTS (
          SELECT 1 FROM deliveries e WHERE e.destination_id = d.destination_id AND e.lane = d.lane
              AND e.state IN (0, 1) AND e.lane_seq < d.lane_seq)",
-    "SELECT 'delivery ' || hex(d.id) || ' is the first of its lane, which is not blocked, and is never due'
+    ),
+    (
+        Rule::Forgotten,
+        "SELECT 'delivery ' || hex(d.id) || ' is the first of its lane, which is not blocked, and is never due'
      FROM deliveries d JOIN waiting w ON w.delivery_id = d.id
      WHERE d.lane IS NOT NULL AND w.due_at = 9223372036854775807
          AND NOT EXISTS (
@@ -97,25 +145,32 @@ const LANE_RULES: &[&str] = &[
          AND NOT EXISTS (
              SELECT 1 FROM lanes l WHERE l.destination_id = d.destination_id AND l.lane = d.lane
                  AND l.blocked_by IS NOT NULL)",
-    "SELECT 'a lane of ' || hex(l.destination_id) || ' says ' || l.depth || ' are open, there are ' ||
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'a lane of ' || hex(l.destination_id) || ' says ' || l.depth || ' are open, there are ' ||
          (SELECT count(*) FROM deliveries d WHERE d.destination_id = l.destination_id AND d.lane = l.lane
              AND d.state IN (0, 1))
      FROM lanes l
      WHERE l.depth <> (SELECT count(*) FROM deliveries d WHERE d.destination_id = l.destination_id
          AND d.lane = l.lane AND d.state IN (0, 1))",
-    "SELECT 'a lane of ' || hex(d.destination_id) || ' has open deliveries and no row' FROM deliveries d
+    ),
+    (
+        Rule::Tables,
+        "SELECT 'a lane of ' || hex(d.destination_id) || ' has open deliveries and no row' FROM deliveries d
      WHERE d.lane IS NOT NULL AND d.state IN (0, 1) AND NOT EXISTS (
          SELECT 1 FROM lanes l WHERE l.destination_id = d.destination_id AND l.lane = d.lane)",
+    ),
 ];
 
 /// The rules that are broken now.
-pub(super) fn broken(connection: &Connection, now: Timestamp) -> Outcome<Vec<String>> {
+pub(super) fn broken(connection: &Connection, now: Timestamp) -> Outcome<Vec<(Rule, String)>> {
     let mut broken = Vec::new();
-    let lanes: &[&str] = if has_lanes(connection)? { LANE_RULES } else { &[] };
-    for rule in RULES.iter().chain(lanes) {
-        let mut statement = connection.prepare(&rule.replace("NOW", &now.as_micros().to_string()))?;
+    let lanes: &[(Rule, &str)] = if has_lanes(connection)? { LANE_RULES } else { &[] };
+    for (rule, sql) in RULES.iter().chain(lanes) {
+        let mut statement = connection.prepare(&sql.replace("NOW", &now.as_micros().to_string()))?;
         for text in statement.query_map([], |row| row.get(0))? {
-            broken.push(text?);
+            broken.push((*rule, text?));
         }
     }
     Ok(broken)

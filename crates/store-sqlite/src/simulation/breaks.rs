@@ -28,7 +28,11 @@ pub(super) fn drop_a_head(connection: &Connection) -> Outcome<bool> {
     let dropped = connection.execute(
         "UPDATE waiting SET due_at = ?1, leased = 0
          WHERE due_at < ?1 AND delivery_id = (
-             SELECT d.id FROM deliveries d WHERE d.lane IS NOT NULL AND d.state = ?2 ORDER BY d.lane_seq DESC LIMIT 1)",
+             SELECT d.id FROM deliveries d
+             WHERE d.lane IS NOT NULL AND d.state = ?2 AND d.attempts = 0 AND NOT EXISTS (
+                 SELECT 1 FROM deliveries e WHERE e.destination_id = d.destination_id AND e.lane = d.lane
+                     AND e.state = ?2 AND e.lane_seq < d.lane_seq)
+             ORDER BY d.lane_seq DESC LIMIT 1)",
         params![i64::MAX, DeliveryState::Waiting as u8],
     )?;
     Ok(dropped > 0)
