@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use signalpost_core::{
-    AttemptOutcome, Clock as _, DeliveryId, DestinationId, Event, EventId, EventMeta, OutboxId, TenantId,
+    AttemptOutcome, Clock as _, DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -46,8 +46,13 @@ fn prepare(size: usize, clock: SystemClock) -> Vec<(IngestGroup, Vec<DeliveryWri
                 meta: EventMeta::default(),
                 data: Bytes::from(vec![b'1'; 300]),
             };
-            let delivery =
-                NewDelivery { id: target.delivery_id, destination_id: target.destination_id, start: Start::Queued };
+            let delivery = NewDelivery {
+                id: target.delivery_id,
+                destination_id: target.destination_id,
+                start: Start::Queued,
+                lane: None,
+                guarantee: Guarantee::AtLeastOnce,
+            };
             let new = NewEvent {
                 event: Arc::new(event),
                 deliveries: vec![delivery],
@@ -92,7 +97,7 @@ async fn main() {
         let ingest = rate(start);
         let start = clock.elapsed();
         for (_, outcomes) in &groups {
-            store.write(outcomes).await.unwrap();
+            store.write(outcomes, false).await.unwrap();
         }
         let outcomes = rate(start);
         // Outcomes follow their group, and share the commit of the next.
@@ -100,7 +105,7 @@ async fn main() {
         let start = clock.elapsed();
         let mut before: &[DeliveryWrite] = &[];
         for (group, outcomes) in &groups {
-            let (ingested, written) = tokio::join!(store.ingest(group), store.write(before));
+            let (ingested, written) = tokio::join!(store.ingest(group), store.write(before, false));
             ingested.unwrap();
             written.unwrap();
             before = outcomes;

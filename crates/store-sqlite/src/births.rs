@@ -2,36 +2,65 @@
 //! that only a dead letter still has.
 
 use rusqlite::params;
-use signalpost_core::{DeliveryId, DeliveryState, DestinationId, EventId, TenantId, WaitReason};
+use signalpost_core::{
+    DeliveryId, DeliveryState, DestinationId, EventId, Guarantee, LaneId, TenantId, Timestamp, WaitReason,
+    ordering::{LaneKeys, OrderingMode},
+};
 use signalpost_store::dispatch::Target;
 
-use crate::{columns::key, failure::Outcome, tx::Tx};
+use crate::{
+    columns::{self, EVENT, key},
+    destinations,
+    failure::Outcome,
+    tx::{Place, Tx},
+};
+
+/// What is fixed for a delivery at its birth, beside its ids.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Terms {
+    pub(crate) replay_of: Option<DeliveryId>,
+    pub(crate) place: Option<Place>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) born_at: Option<Timestamp>,
+}
 
 impl Tx<'_> {
     /// Writes the row of a new delivery.
-    pub(crate) fn insert_delivery(
-        &self,
-        target: &Target,
-        state: DeliveryState,
-        replay_of: Option<DeliveryId>,
-    ) -> Outcome<()> {
+    pub(crate) fn insert_delivery(&self, target: &Target, state: DeliveryState, terms: &Terms) -> Outcome<()> {
         self.execute(
-            "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of, lane, lane_seq, guarantee,
+                 born_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 key(target.delivery_id),
                 key(target.tenant_id),
                 key(target.event_id),
                 key(target.destination_id),
                 state as u8,
-                replay_of.map(key)
+                terms.replay_of.map(key),
+                terms.place.map(|place| *place.lane.as_bytes()),
+                terms.place.map(|place| place.seq),
+                terms.guarantee as u8,
+                terms.born_at.map(Timestamp::as_micros)
             ],
         )?;
         Ok(())
     }
 
-    /// Creates a delivery that waits for its turn, due now. As a replay, it takes the old one's place: that one is
-    /// linked to it, and is no dead letter any more.
+    /// Creates a delivery of a large fan-out, due now. Its event is its birth; lanes are not expanded later.
+    pub(crate) fn expand(&self, tenant_id: TenantId, event_id: EventId, destination_id: DestinationId) -> Outcome<()> {
+        let delivery_id = DeliveryId::new(event_id.created_at(), self.entropy);
+        let target = Target { delivery_id, tenant_id, destination_id, event_id };
+        let spec = destinations::present_spec(self.connection, destination_id)?;
+        let terms =
+            Terms { guarantee: spec.map_or_else(Guarantee::default, |spec| spec.guarantee), ..Terms::default() };
+        self.insert_delivery(&target, DeliveryState::Waiting, &terms)?;
+        self.anchor(&target, DeliveryState::Queued, self.now, WaitReason::Turn)
+    }
+
+    /// Sends an event (again): a new delivery, due now as far as its lane allows. As a replay it keeps lane and guarantee of the
+    /// old one, which is linked to it and is no dead letter any more. It joins its lane at the tail; but where the old one blocks
+    /// the lane, it takes its place.
     pub(crate) fn give_birth(
         &self,
         tenant_id: TenantId,
@@ -41,13 +70,56 @@ impl Tx<'_> {
     ) -> Outcome<DeliveryId> {
         let delivery_id = DeliveryId::new(event_id.created_at(), self.entropy);
         let target = Target { delivery_id, tenant_id, destination_id, event_id };
-        self.insert_delivery(&target, DeliveryState::Waiting, replay_of)?;
-        self.anchor(&target, DeliveryState::Queued, self.now, WaitReason::Turn)?;
+        let before = replay_of.map_or(Ok(None), |old| self.terms_of(old))?;
+        let (lane, old_place, guarantee) = match before {
+            Some((place, guarantee)) => (place.map(|place| place.lane), place, guarantee),
+            None => {
+                let (lane, guarantee) = self.present_terms(event_id, destination_id)?;
+                (lane, None, guarantee)
+            }
+        };
+        let place = match (lane, old_place, replay_of) {
+            (None, ..) => {
+                self.anchor(&target, DeliveryState::Queued, self.now, WaitReason::Turn)?;
+                None
+            }
+            (Some(_), Some(place), Some(old)) if self.take_place(&target, place, old)? => Some(place),
+            (Some(lane), ..) => Some(self.join_lane(&target, lane, WaitReason::Turn)?),
+        };
+        let terms = Terms { replay_of, place, guarantee, born_at: Some(self.now) };
+        self.insert_delivery(&target, DeliveryState::Waiting, &terms)?;
         if let Some(old) = replay_of {
             self.execute("UPDATE deliveries SET replayed_by = ?2 WHERE id = ?1", params![key(old), key(delivery_id)])?;
             self.execute("DELETE FROM dead_letters WHERE delivery_id = ?1", [key(old)])?;
         }
         Ok(delivery_id)
+    }
+
+    /// What was fixed for a delivery, as itself or its dead letter tells.
+    fn terms_of(&self, delivery: DeliveryId) -> Outcome<Option<(Option<Place>, Guarantee)>> {
+        self.row(
+            "SELECT lane, lane_seq, guarantee FROM deliveries WHERE id = ?1
+             UNION ALL SELECT lane, lane_seq, guarantee FROM dead_letters WHERE delivery_id = ?1 LIMIT 1",
+            [key(delivery)],
+            |row| Ok((columns::place(row, 0)?, columns::guarantee(row, 2)?)),
+        )
+    }
+
+    /// What its destination asks for now.
+    fn present_terms(&self, event: EventId, destination: DestinationId) -> Outcome<(Option<LaneId>, Guarantee)> {
+        let Some(spec) = destinations::present_spec(self.connection, destination)? else {
+            return Ok((None, Guarantee::default()));
+        };
+        if spec.ordering.mode == OrderingMode::None {
+            return Ok((None, spec.guarantee));
+        }
+        let mut statement = self.prepare(&format!("SELECT {EVENT} FROM events e WHERE e.id = ?1"))?;
+        let mut rows = statement.query([key(event)])?;
+        let lane = match rows.next()? {
+            Some(row) => LaneKeys::new(&columns::event(row, 0)?).lane(&spec.ordering),
+            None => None,
+        };
+        Ok((lane, spec.guarantee))
     }
 
     /// Makes sure that the event of a delivery is there, from the copy in `dead_letters` where it must be. False where

@@ -3,14 +3,18 @@
 use bytes::Bytes;
 use rusqlite::{Row, types::FromSqlError};
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryState, Destination, DestinationState, Event, Timestamp, WaitReason,
+    AttemptOutcome, CircuitRecord, DeadReason, DeliveryState, Destination, DestinationState, Event, Guarantee, LaneId,
+    Timestamp, WaitReason,
     destination::Secret,
     id::{Id, Kind},
 };
 use signalpost_store::dispatch::Attempt;
 use uuid::Uuid;
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    tx::Place,
+};
 
 /// The bytes of an id.
 pub(crate) fn key<K: Kind>(id: Id<K>) -> [u8; 16] {
@@ -30,6 +34,24 @@ pub(crate) fn maybe_id<K: Kind>(row: &Row<'_>, column: usize) -> rusqlite::Resul
 /// The time in a column.
 pub(crate) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_micros(row.get(column)?))
+}
+
+/// The time in a column, where there is one.
+pub(crate) fn maybe_time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}
+
+/// The lane in a column, where there is one.
+pub(crate) fn lane(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<LaneId>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(LaneId::from_bytes))
+}
+
+/// A place in a lane, from two columns from `first` on; None where they are NULL.
+pub(crate) fn place(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<Place>> {
+    match lane(row, first)? {
+        Some(lane) => Ok(Some(Place { lane, seq: row.get(first + 1)? })),
+        None => Ok(None),
+    }
 }
 
 /// Ids, one after the other.
@@ -81,6 +103,7 @@ numbered! {
     wait_reason WaitReason;
     dead_reason DeadReason;
     outcome AttemptOutcome;
+    guarantee Guarantee;
 }
 
 /// The columns that [`event`] reads.
@@ -123,7 +146,7 @@ pub(crate) fn attempt(row: &Row<'_>, first: usize) -> Outcome<Option<Attempt>> {
 
 /// The columns that [`destination`] reads.
 pub(crate) const DESTINATION: &str =
-    "id, tenant_id, uid, spec, secret, state, disabled_reason, version, created_at, updated_at";
+    "id, tenant_id, uid, spec, secret, state, disabled_reason, version, created_at, updated_at, circuit";
 
 /// A destination, from the columns of [`DESTINATION`].
 pub(crate) fn destination(row: &Row<'_>) -> Outcome<Destination> {
@@ -136,6 +159,10 @@ pub(crate) fn destination(row: &Row<'_>) -> Outcome<Destination> {
         secret: Secret::new(row.get::<_, String>(4)?),
         state: destination_state(row, 5)?,
         disabled_reason: row.get(6)?,
+        circuit: match row.get_ref(10)?.as_str_or_null().map_err(Failure::internal)? {
+            Some(record) => serde_json::from_str(record)?,
+            None => CircuitRecord::default(),
+        },
         version: row.get(7)?,
         created_at: time(row, 8)?,
         updated_at: time(row, 9)?,

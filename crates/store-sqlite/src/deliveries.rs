@@ -2,28 +2,47 @@
 
 use rusqlite::params;
 use signalpost_core::{
-    DeadReason, DeliveryId, DeliveryState, DestinationId, EventId, TenantId, Timestamp, WaitReason, id::DeliveryKind,
+    DeadReason, DeliveryId, DeliveryState, DestinationId, EventId, Guarantee, TenantId, Timestamp, WaitReason,
+    id::DeliveryKind,
 };
-use signalpost_store::manage::{Cancelled, Retried};
+use signalpost_store::{
+    NEVER,
+    manage::{Cancelled, Retried},
+};
 
 use crate::{
     columns::{self, ceiling, id, key},
-    destinations::request_is_out,
     failure::Outcome,
     outcomes,
     tx::{Stored, Tx},
 };
 
 /// A row of `waiting`.
-struct Anchor {
-    due_at: Timestamp,
-    reason: WaitReason,
-    leased: bool,
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anchor {
+    pub(crate) due_at: Timestamp,
+    pub(crate) reason: WaitReason,
+    pub(crate) leased: bool,
+    /// Of the one request that an at-most-once delivery gets.
+    pub(crate) claim: Option<u64>,
 }
 
-fn anchor(tx: &Tx<'_>, delivery: DeliveryId) -> Outcome<Option<Anchor>> {
-    tx.row("SELECT due_at, reason, leased FROM waiting WHERE delivery_id = ?1", [key(delivery)], |row| {
-        Ok(Anchor { due_at: columns::time(row, 0)?, reason: columns::wait_reason(row, 1)?, leased: row.get(2)? })
+impl Anchor {
+    /// Whether one is out: until when it may be is when the row is due.
+    pub(crate) fn request_is_out(&self, now: Timestamp) -> bool {
+        self.reason == WaitReason::InFlight && self.due_at > now
+    }
+}
+
+/// The row of a delivery, where it waits.
+pub(crate) fn anchor(tx: &Tx<'_>, delivery: DeliveryId) -> Outcome<Option<Anchor>> {
+    tx.row("SELECT due_at, reason, leased, claim FROM waiting WHERE delivery_id = ?1", [key(delivery)], |row| {
+        Ok(Anchor {
+            due_at: columns::time(row, 0)?,
+            reason: columns::wait_reason(row, 1)?,
+            leased: row.get(2)?,
+            claim: row.get::<_, Option<i64>>(3)?.map(i64::cast_unsigned),
+        })
     })
 }
 
@@ -40,17 +59,18 @@ pub(crate) fn retry(tx: &Tx<'_>, tenant: TenantId, delivery: DeliveryId) -> Outc
     match stored.state {
         DeliveryState::Queued => Ok(Retried::DueNow),
         DeliveryState::Waiting => make_due(tx, &stored),
+        _ if stored.guarantee == Guarantee::AtMostOnce => Ok(Retried::AtMostOnce),
         DeliveryState::Delivered | DeliveryState::Dead | DeliveryState::Cancelled => again(tx, &stored),
     }
 }
 
 fn make_due(tx: &Tx<'_>, stored: &Stored) -> Outcome<Retried> {
     if let Some(anchor) = anchor(tx, stored.target.delivery_id)? {
-        if request_is_out(Some((anchor.due_at, anchor.reason)), tx.now) {
+        if anchor.request_is_out(tx.now) {
             return Ok(Retried::InFlight);
         }
-        // A leased one is on its way: a new due time would make a second message of it.
-        if !anchor.leased && anchor.due_at > tx.now {
+        // A leased one is on its way: a new due time would make a second message of it. A follower is due when its lane says so.
+        if !anchor.leased && anchor.due_at > tx.now && anchor.due_at < NEVER {
             tx.make_due(&stored.target, tx.now)?;
         }
     }
@@ -86,8 +106,7 @@ pub(crate) fn cancel(tx: &Tx<'_>, tenant: TenantId, delivery: DeliveryId) -> Out
         }
         DeliveryState::Queued | DeliveryState::Waiting => {}
     }
-    let anchor = anchor(tx, delivery)?;
-    if request_is_out(anchor.map(|anchor| (anchor.due_at, anchor.reason)), tx.now) {
+    if anchor(tx, delivery)?.is_some_and(|anchor| anchor.request_is_out(tx.now)) {
         return Ok(Cancelled::InFlight);
     }
     outcomes::end(tx, &stored, DeliveryState::Cancelled, None, stored.attempts)?;
@@ -144,15 +163,19 @@ pub(crate) fn replay_dead_letter(tx: &Tx<'_>, tenant: TenantId, delivery: Delive
 
 /// Takes a dead letter off the list.
 pub(crate) fn discard(tx: &Tx<'_>, tenant: TenantId, delivery: DeliveryId) -> Outcome<bool> {
-    let removed = tx.execute(
-        "DELETE FROM dead_letters WHERE delivery_id = ?1 AND tenant_id = ?2",
+    let removed = tx.row(
+        "DELETE FROM dead_letters WHERE delivery_id = ?1 AND tenant_id = ?2 RETURNING destination_id, lane",
         params![key(delivery), key(tenant)],
+        |row| Ok((id(row, 0)?, columns::lane(row, 1)?)),
     )?;
-    if removed > 0 {
+    if let Some((destination, lane)) = removed {
+        if let Some(lane) = lane {
+            tx.unblock_lane(destination, lane, delivery)?;
+        }
         tx.execute(
             "UPDATE deliveries SET reason = ?2 WHERE id = ?1",
             params![key(delivery), DeadReason::Discarded as u8],
         )?;
     }
-    Ok(removed > 0)
+    Ok(removed.is_some())
 }

@@ -1,12 +1,16 @@
 //! Changes of destinations. Each bumps the destination's version and its tenant's routing version.
 
-use rusqlite::params;
-use signalpost_core::{Destination, DestinationId, DestinationSpec, DestinationState, TenantId, Timestamp, WaitReason};
+use rusqlite::{Connection, params};
+use signalpost_core::{
+    CircuitRecord, Destination, DestinationId, DestinationSpec, DestinationState, TenantId, WaitReason,
+    ordering::{OnDead, OrderingMode},
+};
 use signalpost_store::manage::Created;
 
 use crate::{
     columns::{self, DESTINATION, id, key},
     failure::{Failure, Outcome},
+    holds,
     tx::Tx,
 };
 
@@ -23,6 +27,15 @@ fn load(tx: &Tx<'_>, tenant: TenantId, destination: DestinationId) -> Outcome<Op
     ))?;
     let mut rows = statement.query(params![key(destination), key(tenant)])?;
     rows.next()?.map(columns::destination).transpose()
+}
+
+/// What the owner of a destination asks for; None where it is gone or deleted.
+pub(crate) fn present_spec(connection: &Connection, destination: DestinationId) -> Outcome<Option<DestinationSpec>> {
+    let mut statement =
+        connection.prepare_cached("SELECT spec FROM destinations WHERE id = ?1 AND state <> 'deleted'")?;
+    let mut rows = statement.query([key(destination)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    Ok(Some(serde_json::from_str(row.get_ref(0)?.as_str().map_err(Failure::internal)?)?))
 }
 
 /// Every change ends here.
@@ -98,6 +111,11 @@ pub(crate) fn update(
     if updated == 0 {
         return Ok(None);
     }
+    // It may be another receiver now: what its circuit held back is tried.
+    holds::release_held(tx, destination)?;
+    if spec.ordering.mode != OrderingMode::Key || spec.ordering.on_dead != OnDead::Block {
+        tx.unblock_lanes(destination)?;
+    }
     changed(tx, tenant)?;
     load(tx, tenant, destination)
 }
@@ -116,14 +134,16 @@ fn set_state(
     )?;
     if state == DestinationState::Active {
         // What waited for this is due now; other due times stay. The hold was for a state that is over.
+        holds::release_held(tx, destination)?;
         tx.execute(
             "UPDATE waiting SET due_at = ?2 WHERE destination_id = ?1 AND due_at > ?2 AND reason = ?3 AND leased = 0",
             params![key(destination), tx.now.as_micros(), WaitReason::Paused as u8],
         )?;
         tx.execute(
-            "UPDATE queues SET blocked = 0, hold_until = 0, next_due = ?2 WHERE destination_id = ?1",
+            "UPDATE queues SET blocked = 0, hold_until = 0, paced_until = 0, next_due = ?2 WHERE destination_id = ?1",
             params![key(destination), tx.now.as_micros()],
         )?;
+        tx.forget_failures(destination)?;
     } else {
         tx.execute("UPDATE queues SET blocked = 1 WHERE destination_id = ?1", [key(destination)])?;
     }
@@ -163,10 +183,26 @@ pub(crate) fn delete(tx: &Tx<'_>, tenant: TenantId, destination: DestinationId) 
         return Ok(false);
     }
     set_state(tx, tenant, destination, DestinationState::Deleted, None)?;
+    tx.unblock_lanes(destination)?;
+    tx.forget_failures(destination)?;
     Ok(true)
 }
 
-/// How far a request may be out: until then, of a delivery that waits as `InFlight`, one is.
-pub(crate) fn request_is_out(waiting: Option<(Timestamp, WaitReason)>, now: Timestamp) -> bool {
-    matches!(waiting, Some((until, WaitReason::InFlight)) if until > now)
+/// Keeps what circuits did; what is older than that changes nothing.
+pub(crate) fn record_circuits(tx: &Tx<'_>, records: &[(DestinationId, CircuitRecord)]) -> Outcome<()> {
+    for (destination, record) in records {
+        let kept = tx.row("SELECT circuit FROM destinations WHERE id = ?1", [key(*destination)], |row| {
+            row.get::<_, Option<String>>(0)
+        })?;
+        let Some(kept) = kept else { continue };
+        let kept: CircuitRecord =
+            kept.map_or_else(|| Ok(CircuitRecord::default()), |kept| serde_json::from_str(&kept))?;
+        if (record.trips, record.since) >= (kept.trips, kept.since) {
+            tx.execute(
+                "UPDATE destinations SET circuit = ?2 WHERE id = ?1",
+                params![key(*destination), serde_json::to_string(record)?],
+            )?;
+        }
+    }
+    Ok(())
 }

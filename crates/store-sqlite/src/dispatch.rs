@@ -4,16 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{OptionalExtension as _, params};
-use signalpost_core::{DeliveryId, Destination, DestinationId, Event, EventId, TenantId, Timestamp};
+use signalpost_core::{CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, TenantId, Timestamp};
 use signalpost_store::{
     DispatchStore, StoreError,
-    dispatch::{DeliveryWrite, Standing, Written},
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
 };
 
 use crate::{
     SqliteStore,
     columns::{self, DESTINATION, EVENT, key},
-    destinations, outcomes,
+    destinations, holds, outcomes,
 };
 
 /// A change is stamped before it is committed: who polls looks back that far.
@@ -59,19 +59,26 @@ impl DispatchStore for SqliteStore {
     }
 
     async fn examine(&self, ids: &[DeliveryId]) -> Result<Vec<Option<Standing>>, StoreError> {
-        let ids = ids.to_vec();
+        let (ids, now) = (ids.to_vec(), self.now());
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT d.state, d.attempts, w.due_at, w.reason
+                "SELECT d.state, d.attempts, w.due_at, w.reason, w.leased, d.lane, d.guarantee, d.born_at
                  FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id WHERE d.id = ?1",
             )?;
             let mut standings = Vec::with_capacity(ids.len());
             for id in ids {
                 let standing = statement.query_row(params![key(id)], |row| {
+                    let waiting = columns::waiting(row, 2)?;
+                    let leased = row.get::<_, Option<bool>>(4)?.unwrap_or(false);
+                    let lease = waiting.filter(|(until, _)| leased && *until > now);
                     Ok(Standing {
                         state: columns::state(row, 0)?,
                         attempts: row.get(1)?,
-                        waiting: columns::waiting(row, 2)?,
+                        waiting,
+                        lease_left: lease.map(|(until, _)| until.since(now)),
+                        lane: columns::lane(row, 5)?,
+                        guarantee: columns::guarantee(row, 6)?,
+                        born_at: columns::maybe_time(row, 7)?,
                     })
                 });
                 standings.push(standing.optional()?);
@@ -96,9 +103,28 @@ impl DispatchStore for SqliteStore {
         .await
     }
 
-    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         let batch = batch.to_vec();
-        SqliteStore::write(self, move |tx| outcomes::write(tx, &batch)).await
+        SqliteStore::write(self, move |tx| outcomes::write(tx, &batch, hand_over)).await
+    }
+
+    async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
+        Ok(self.inner.dispatchers.beat(dispatcher, self.now()))
+    }
+
+    async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {
+        self.inner.dispatchers.forget(dispatcher);
+        Ok(())
+    }
+
+    async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError> {
+        let holds = holds.to_vec();
+        SqliteStore::write(self, move |tx| holds::hold(tx, &holds)).await
+    }
+
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        let records = records.to_vec();
+        SqliteStore::write(self, move |tx| destinations::record_circuits(tx, &records)).await
     }
 
     async fn disable_destination(&self, tenant: TenantId, id: DestinationId, reason: &str) -> Result<(), StoreError> {

@@ -12,8 +12,9 @@ use std::{
 };
 
 use rusqlite::{Connection, params};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, TenantId, Timestamp, WaitReason};
+use signalpost_core::{DeliveryId, DestinationId, Event, EventId, Guarantee, LaneId, TenantId, Timestamp, WaitReason};
 use signalpost_store::{
+    NEVER,
     dispatch::Target,
     schedule::{Due, DueDelivery, FeedBudget},
 };
@@ -27,18 +28,21 @@ use crate::{
 /// The most queues that one take looks at.
 const MOST_QUEUES: usize = 10_000;
 
-/// How long a rate-limited queue rests after it was served.
+/// How long a queue that is rate-limited or on trial rests after it was served.
 const REST: Duration = Duration::from_secs(1);
 
 /// The largest `data` that comes along.
 const MAX_DATA_BYTES: i64 = 64 * 1024;
+
+/// A trial of which nothing was heard for so long after its hold is over: whoever made it is gone.
+const TRIAL_LIFE: Duration = Duration::from_secs(600);
 
 /// When the first queue is due; None where nothing waits that could be fed.
 pub(crate) fn next_due(connection: &Connection) -> Outcome<Option<Timestamp>> {
     let next: Option<i64> = connection
         .prepare_cached("SELECT min(next_due) FROM queues WHERE blocked = 0")?
         .query_row([], |row| row.get(0))?;
-    Ok(next.map(Timestamp::from_micros))
+    Ok(next.map(Timestamp::from_micros).filter(|next| *next < NEVER))
 }
 
 /// A queue that is due.
@@ -46,7 +50,8 @@ struct Queue {
     tenant_id: TenantId,
     destination_id: DestinationId,
     destination_version: u32,
-    limited: bool,
+    /// It rests after it was served.
+    rests: bool,
     /// How many rows it may still yield in this take.
     left: usize,
     /// The rows that it yields, in their order; found when its turn comes.
@@ -55,11 +60,15 @@ struct Queue {
     served: bool,
 }
 
-#[derive(Clone, Copy)]
-struct Row {
-    target: Target,
-    reason: WaitReason,
-    attempts: u32,
+/// A delivery that is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) target: Target,
+    pub(crate) reason: WaitReason,
+    pub(crate) attempts: u32,
+    pub(crate) lane: Option<LaneId>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) born_at: Option<Timestamp>,
 }
 
 /// Takes what is due.
@@ -96,19 +105,20 @@ pub(crate) fn take(tx: &Tx<'_>, budget: FeedBudget) -> Outcome<Due> {
 
 fn due_queues(tx: &Tx<'_>, budget: FeedBudget) -> Outcome<Vec<Queue>> {
     tx.rows(
-        "SELECT q.destination_id, q.tenant_id, d.version, d.feed_limit
+        "SELECT q.destination_id, q.tenant_id, d.version, d.feed_limit, q.trial
          FROM queues q JOIN destinations d ON d.id = q.destination_id
          WHERE q.blocked = 0 AND q.next_due <= ?1 ORDER BY q.next_due, q.destination_id LIMIT ?2",
         params![tx.now.as_micros(), i64::try_from(MOST_QUEUES).unwrap_or(i64::MAX)],
         |row| {
-            let feed_limit: Option<i64> = row.get(3)?;
-            let limit = feed_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
+            let limits: [Option<i64>; 2] = [row.get(3)?, row.get(4)?];
+            let limit = limits.into_iter().flatten().min();
+            let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
             Ok(Queue {
                 destination_id: id(row, 0)?,
                 tenant_id: id(row, 1)?,
                 destination_version: row.get(2)?,
-                limited: feed_limit.is_some(),
-                left: budget.per_destination.min(limit),
+                rests: limit.is_some(),
+                left: budget.per_destination.min(most),
                 rows: None,
                 served: false,
             })
@@ -130,7 +140,8 @@ fn in_turn(queues: &[Queue]) -> VecDeque<VecDeque<usize>> {
     tenants
 }
 
-type Taken = (Row, u32);
+/// With the version of its destination.
+pub(crate) type Taken = (Row, u32);
 
 /// Leases up to `wanted` rows of a queue.
 fn serve(
@@ -160,7 +171,7 @@ fn serve(
 
 fn due_rows(tx: &Tx<'_>, queue: &Queue) -> Outcome<VecDeque<Row>> {
     let rows = tx.rows(
-        "SELECT w.delivery_id, w.event_id, w.reason, d.attempts
+        "SELECT w.delivery_id, w.event_id, w.reason, d.attempts, d.lane, d.guarantee, d.born_at
          FROM waiting w JOIN deliveries d ON d.id = w.delivery_id
          WHERE w.destination_id = ?1 AND w.due_at <= ?2 ORDER BY w.due_at, w.delivery_id LIMIT ?3",
         params![key(queue.destination_id), tx.now.as_micros(), i64::try_from(queue.left).unwrap_or(i64::MAX)],
@@ -174,6 +185,9 @@ fn due_rows(tx: &Tx<'_>, queue: &Queue) -> Outcome<VecDeque<Row>> {
                 },
                 reason: columns::wait_reason(row, 2)?,
                 attempts: row.get(3)?,
+                lane: columns::lane(row, 4)?,
+                guarantee: columns::guarantee(row, 5)?,
+                born_at: columns::maybe_time(row, 6)?,
             })
         },
     )?;
@@ -193,20 +207,32 @@ fn settle(tx: &Tx<'_>, queue: &Queue) -> Outcome<()> {
         })?
         .flatten();
     let earliest = Timestamp::from_micros(earliest.unwrap_or(i64::MAX));
-    let rests_until = if queue.limited && queue.served { tx.now + REST } else { Timestamp::default() };
+    let rests_until = if queue.rests && queue.served { tx.now + REST } else { Timestamp::default() };
     let served_at = if queue.served { tx.now } else { Timestamp::default() };
     let drained = earliest > tx.now;
     tx.execute(
         "UPDATE queues
-         SET next_due = max(?2, hold_until, ?3), hold_until = max(hold_until, ?3), spilled = spilled AND NOT ?4
+         SET next_due = max(?2, hold_until, ?3), paced_until = max(paced_until, ?3),
+             trial = CASE WHEN hold_until > ?5 THEN trial END,
+             spilled = spilled AND (NOT ?4 OR (trial IS NOT NULL AND hold_until > ?5))
          WHERE destination_id = ?1",
-        params![key(queue.destination_id), earliest.max(served_at).as_micros(), rests_until.as_micros(), drained],
+        params![
+            key(queue.destination_id),
+            earliest.max(served_at).as_micros(),
+            rests_until.as_micros(),
+            drained,
+            (tx.now - TRIAL_LIFE).as_micros()
+        ],
+    )?;
+    tx.execute(
+        "DELETE FROM queues WHERE destination_id = ?1 AND depth <= 0 AND trial IS NULL",
+        [key(queue.destination_id)],
     )?;
     Ok(())
 }
 
 /// What was taken, with its events.
-fn load(tx: &Tx<'_>, taken: &[Taken], leased_until: Timestamp) -> Outcome<Vec<DueDelivery>> {
+pub(crate) fn load(tx: &Tx<'_>, taken: &[Taken], leased_until: Timestamp) -> Outcome<Vec<DueDelivery>> {
     let mut events: BTreeMap<EventId, (Arc<Event>, bool)> = BTreeMap::new();
     let mut deliveries = Vec::with_capacity(taken.len());
     for (row, destination_version) in taken {
@@ -228,6 +254,9 @@ fn load(tx: &Tx<'_>, taken: &[Taken], leased_until: Timestamp) -> Outcome<Vec<Du
             destination_version: *destination_version,
             attempts: row.attempts,
             reason: row.reason,
+            lane: row.lane,
+            guarantee: row.guarantee,
+            born_at: row.born_at,
             leased_until,
             event: Arc::clone(event),
             whole: *whole,

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
-use signalpost_core::{DeliveryId, DeliveryState, DestinationId, DestinationSpec, Event, OutboxId, TenantId};
+use signalpost_core::{
+    DeliveryId, DeliveryState, DestinationId, DestinationSpec, Event, OutboxId, TenantId, WaitReason,
+};
 use signalpost_store::{
     Changes, IngestStore, StoreError,
     dispatch::Target,
     ingest::{
-        EventOutcome, IngestGroup, IngestUnit, NewEvent, Route, Routes, RoutingVersion, Start, StoredAnswer,
-        UnitOutcome,
+        EventOutcome, IngestGroup, IngestUnit, NewDelivery, NewEvent, Route, Routes, RoutingVersion, Start,
+        StoredAnswer, UnitOutcome,
     },
 };
 
 use crate::{
     SqliteStore,
+    births::Terms,
     claims::{Place, Standing},
     columns::{destination_state, id, key, pack},
     failure::{Failure, Outcome},
@@ -157,15 +160,7 @@ impl Group<'_, '_> {
                 destination_id: delivery.destination_id,
                 event_id: event.id,
             };
-            let state = match delivery.start {
-                Start::Queued => DeliveryState::Queued,
-                Start::Waiting(_) => DeliveryState::Waiting,
-            };
-            self.tx.insert_delivery(&target, state, None)?;
-            match delivery.start {
-                Start::Queued => self.queued.push(delivery.id),
-                Start::Waiting(reason) => self.tx.anchor(&target, DeliveryState::Queued, self.tx.now, reason)?,
-            }
+            self.delivery(&target, delivery)?;
         }
         if !new.fan_out.is_empty() {
             self.tx.execute(
@@ -174,6 +169,23 @@ impl Group<'_, '_> {
             )?;
         }
         Ok(EventOutcome::Accepted)
+    }
+
+    fn delivery(&mut self, target: &Target, new: &NewDelivery) -> Outcome<()> {
+        let mut terms = Terms { guarantee: new.guarantee, ..Terms::default() };
+        let mut state = DeliveryState::Waiting;
+        match (new.lane, new.start) {
+            (None, Start::Queued) => {
+                state = DeliveryState::Queued;
+                self.queued.push(new.id);
+            }
+            (None, Start::Waiting(reason)) => self.tx.anchor(target, DeliveryState::Queued, self.tx.now, reason)?,
+            (Some(lane), start) => {
+                let reason = if let Start::Waiting(reason) = start { reason } else { WaitReason::Turn };
+                terms.place = Some(self.tx.join_lane(target, lane, reason)?);
+            }
+        }
+        self.tx.insert_delivery(target, state, &terms)
     }
 }
 
@@ -205,6 +217,8 @@ fn routes(connection: &Connection, tenant: TenantId) -> Outcome<Routes> {
             destination_id: id(row, 0)?,
             destination_version: row.get(1)?,
             event_types: spec.event_types,
+            ordering: spec.ordering,
+            guarantee: spec.guarantee,
             state: destination_state(row, 3)?,
         });
     }

@@ -126,7 +126,7 @@ pub(crate) fn expand_fan_outs(tx: &Tx<'_>, most: usize) -> Outcome<usize> {
             }
             done += 1;
             if tx.takes_replays(tenant, destination)? {
-                tx.give_birth(tenant, event, destination, None)?;
+                tx.expand(tenant, event, destination)?;
                 created += 1;
             }
         }

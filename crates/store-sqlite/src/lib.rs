@@ -15,9 +15,13 @@ mod columns;
 mod deliveries;
 mod destinations;
 mod dispatch;
+mod dispatchers;
+mod failing;
 mod failure;
 mod feed;
+mod holds;
 mod ingest;
+mod lanes;
 mod leftovers;
 mod manage;
 mod open;
@@ -43,7 +47,7 @@ use signalpost_core::{Clock, Entropy, Timestamp};
 use signalpost_store::{Changes, Health, StoreError};
 use tokio::sync::watch;
 
-use crate::{failure::Outcome, readers::Readers, tx::Tx, writer::Writer};
+use crate::{dispatchers::Dispatchers, failure::Outcome, readers::Readers, tx::Tx, writer::Writer};
 
 /// The store. Clones are handles of the same one; dropping the last one waits for what was handed in.
 #[derive(Debug, Clone)]
@@ -58,6 +62,7 @@ struct Inner {
     readers: Readers,
     clock: Arc<dyn Clock>,
     changes: Changes,
+    dispatchers: Dispatchers,
     /// None: the database is in memory.
     _lock: Option<File>,
 }
@@ -78,7 +83,8 @@ impl SqliteStore {
             let readers = Readers::open(&file)?;
             let (moved, changes) = watch::channel(0);
             let writer = Writer::start(connection, Arc::clone(&clock), entropy, moved)?;
-            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, _lock: Some(lock) })
+            let dispatchers = Dispatchers::default();
+            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, dispatchers, _lock: Some(lock) })
         };
         Ok(Self { inner: Arc::new(opened().map_err(|failure| failure.0)?) })
     }

@@ -13,7 +13,10 @@ use signalpost_store::StoreError;
 use crate::failure::{Failure, Outcome};
 
 /// The migrations in their order; the schema's version is how many of them have run.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../../migrations/sqlite/0002_lanes.sql"),
+];
 
 /// The version of the schema that this build works on.
 pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -83,8 +86,9 @@ pub(crate) fn in_memory() -> Outcome<Connection> {
     Ok(connection)
 }
 
-/// Frees what the process before this one held: the lock on the file tells that it is gone, and with it what it was fed and the
-/// requests that it had out. All of that is due now, and of each request its deadline has passed.
+/// Frees what the process before this one held: the lock on the file tells that it is gone, and with it what it was fed or
+/// handed over, the requests that it had out, and its circuits. All of that is due now, and of each request its deadline has
+/// passed. A hold that a destination asked for stays.
 pub(crate) fn release(connection: &mut Connection, now: Timestamp) -> Outcome<()> {
     let transaction = connection.transaction()?;
     let (now, in_flight) = (now.as_micros(), WaitReason::InFlight as u8);
@@ -96,6 +100,11 @@ pub(crate) fn release(connection: &mut Connection, now: Timestamp) -> Outcome<()
     let released = transaction.execute(
         "UPDATE waiting SET due_at = min(due_at, ?1), leased = 0 WHERE leased = 1 OR reason = ?2",
         params![now, in_flight],
+    )?;
+    transaction.execute(
+        "UPDATE queues SET trial = NULL, hold_until = 0, paced_until = 0, next_due = min(next_due, ?1)
+         WHERE trial IS NOT NULL",
+        [now],
     )?;
     transaction.commit()?;
     if released > 0 {

@@ -1,19 +1,23 @@
-//! What comes of deliveries: attempts, parking, detaching, ends. Each on its condition, one after the other.
+//! What comes of deliveries: attempts, parking, detaching, claims, ends. Each on its condition, one after the other.
 
 use rusqlite::params;
-use signalpost_core::{AttemptOutcome, DeadReason, DeliveryState, WaitReason};
-use signalpost_store::dispatch::{Attempt, DeliveryWrite, Next, Target, Written};
+use signalpost_core::{AttemptOutcome, DeadReason, DeliveryState, Guarantee, Timestamp, WaitReason};
+use signalpost_store::{
+    HANDOVER_LEASE, NEVER,
+    dispatch::{Attempt, DeliveryWrite, Next, Target, WriteReport, Written},
+};
 
 use crate::{
-    columns::{self, key},
-    destinations,
+    columns::key,
+    deliveries::{Anchor, anchor},
     failure::Outcome,
+    feed,
     tx::{Stored, Tx},
 };
 
-/// Writes a batch.
-pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite]) -> Outcome<Vec<Written>> {
-    batch
+/// Writes a batch, and lets the next of lanes go. With `hand_over` those are leased to the caller.
+pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Outcome<WriteReport> {
+    let written = batch
         .iter()
         .map(|write| {
             let target = write.target();
@@ -23,7 +27,9 @@ pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite]) -> Outcome<Vec<Written
             };
             one(tx, write, &stored)
         })
-        .collect()
+        .collect::<Outcome<_>>()?;
+    let handed = tx.settle_lanes(hand_over)?;
+    Ok(WriteReport { written, followers: feed::load(tx, &handed, tx.now + HANDOVER_LEASE)? })
 }
 
 fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> {
@@ -34,21 +40,30 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
                 return Ok(Written::Superseded);
             }
             record(tx, target, attempt)?;
+            match attempt.outcome {
+                AttemptOutcome::Delivered => tx.arrived(target.destination_id),
+                AttemptOutcome::Retry | AttemptOutcome::Dead => tx.failed(target.destination_id),
+                AttemptOutcome::Interrupted => {}
+            }
             match *next {
                 Next::Delivered => end(tx, stored, DeliveryState::Delivered, None, attempt.number)?,
                 Next::Dead { reason } => bury(tx, stored, reason, attempt.number)?,
                 Next::Retry { after } => {
-                    tx.anchor(target, stored.state, tx.now + after, WaitReason::Retry)?;
+                    // Only the first of a lane has a due time.
+                    let first = tx.is_first(stored)?;
+                    let (due_at, reason) =
+                        if first { (tx.now + after, WaitReason::Retry) } else { (NEVER, WaitReason::Lane) };
+                    tx.anchor(target, stored.state, due_at, reason)?;
                     wait(tx, target, attempt.number)?;
                 }
             }
         }
         DeliveryWrite::Park { reason, after, hold_queue, .. } => {
-            // It was decided before a request went out that is detached now.
-            if request_is_out(tx, target)? {
+            let due_at = tx.now + *after;
+            let waiting = anchor(tx, target.delivery_id)?;
+            if waiting.is_some_and(|waiting| !may_be_parked(&waiting, due_at, tx.now)) {
                 return Ok(Written::Superseded);
             }
-            let due_at = tx.now + *after;
             tx.anchor(target, stored.state, due_at, *reason)?;
             wait(tx, target, stored.attempts)?;
             if *hold_queue {
@@ -62,6 +77,17 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
             tx.anchor(target, stored.state, tx.now + *deadline, WaitReason::InFlight)?;
             wait(tx, target, stored.attempts)?;
         }
+        DeliveryWrite::Claim { claim, deadline, .. } => {
+            if !may_claim(tx, stored, *claim)? {
+                return Ok(Written::Superseded);
+            }
+            tx.anchor(target, stored.state, tx.now + *deadline, WaitReason::InFlight)?;
+            tx.execute(
+                "UPDATE waiting SET claim = ?2 WHERE delivery_id = ?1",
+                params![key(target.delivery_id), claim.cast_signed()],
+            )?;
+            wait(tx, target, stored.attempts)?;
+        }
         DeliveryWrite::End { dead: None, .. } => {
             end(tx, stored, DeliveryState::Cancelled, None, stored.attempts)?;
         }
@@ -70,12 +96,24 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
     Ok(Written::Done)
 }
 
-fn request_is_out(tx: &Tx<'_>, target: &Target) -> Outcome<bool> {
-    let waiting =
-        tx.row("SELECT due_at, reason FROM waiting WHERE delivery_id = ?1", [key(target.delivery_id)], |row| {
-            columns::waiting(row, 0)
-        })?;
-    Ok(destinations::request_is_out(waiting.flatten(), tx.now))
+/// Whether the one who parks knows how it stands. Not one who decided it before a request went out that is detached or
+/// claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park.
+fn may_be_parked(waiting: &Anchor, due_at: Timestamp, now: Timestamp) -> bool {
+    let pauses = waiting.reason == WaitReason::Retry && !waiting.leased && waiting.due_at > due_at;
+    !waiting.request_is_out(now) && !pauses && waiting.claim.is_none() && waiting.due_at < NEVER
+}
+
+/// Whether its one request may go out: none went out before, as far as anybody can know, and no other one is about to.
+fn may_claim(tx: &Tx<'_>, stored: &Stored, claim: u64) -> Outcome<bool> {
+    if stored.attempts > 0 || stored.guarantee != Guarantee::AtMostOnce || !tx.is_first(stored)? {
+        return Ok(false);
+    }
+    let Some(waiting) = anchor(tx, stored.target.delivery_id)? else { return Ok(true) };
+    Ok(match waiting.claim {
+        None => !waiting.request_is_out(tx.now),
+        // Once its deadline has passed and it was fed, it is about to end as unknown.
+        Some(holder) => holder == claim && !waiting.leased,
+    })
 }
 
 /// Whether this attempt is the next one, or takes the place of the last one, of which nothing was known. The news that
@@ -135,6 +173,9 @@ pub(crate) fn end(
 ) -> Outcome<()> {
     if stored.state == DeliveryState::Waiting {
         tx.release(&stored.target)?;
+        if let Some(place) = stored.place {
+            tx.leave_lane(stored.target.destination_id, place.lane)?;
+        }
     }
     tx.execute(
         "UPDATE deliveries SET state = ?2, attempts = ?3, reason = ?4, ended_at = ?5 WHERE id = ?1",
@@ -156,10 +197,10 @@ fn bury(tx: &Tx<'_>, stored: &Stored, reason: DeadReason, attempts: u32) -> Outc
         return Ok(());
     }
     let target = &stored.target;
-    tx.execute(
+    let buried = tx.execute(
         "INSERT OR REPLACE INTO dead_letters (delivery_id, tenant_id, destination_id, event_id, reason, dead_at,
-             attempts, event_type, event_uid, event_source, event_meta, event_data)
-         SELECT ?1, ?2, ?3, id, ?5, ?6, ?7, type, uid, source, meta, data FROM events WHERE id = ?4",
+             attempts, event_type, event_uid, event_source, event_meta, event_data, lane, lane_seq, guarantee)
+         SELECT ?1, ?2, ?3, id, ?5, ?6, ?7, type, uid, source, meta, data, ?8, ?9, ?10 FROM events WHERE id = ?4",
         params![
             key(target.delivery_id),
             key(target.tenant_id),
@@ -167,8 +208,14 @@ fn bury(tx: &Tx<'_>, stored: &Stored, reason: DeadReason, attempts: u32) -> Outc
             key(target.event_id),
             reason as u8,
             tx.now.as_micros(),
-            attempts
+            attempts,
+            stored.place.map(|place| *place.lane.as_bytes()),
+            stored.place.map(|place| place.seq),
+            stored.guarantee as u8
         ],
     )?;
+    if buried > 0 {
+        tx.block_lane(stored)?;
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ use signalpost_core::{
 use signalpost_store::schedule::Retention;
 
 use crate::{
-    columns::{ceiling, first_at, id, key},
+    columns::{self, ceiling, first_at, id, key},
     failure::Outcome,
     tx::Tx,
 };
@@ -36,17 +36,32 @@ pub(crate) fn retain(tx: &Tx<'_>, retention: Retention) -> Outcome<bool> {
              (SELECT tenant_id, scope, key FROM idempotency WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
         now,
     )? || drop(
-        "DELETE FROM dead_letters WHERE delivery_id IN
-             (SELECT delivery_id FROM dead_letters WHERE dead_at < ?1 ORDER BY dead_at LIMIT ?2)",
-        now - retention.dead_letters,
-    )? || drop(
         "DELETE FROM replays WHERE id IN (SELECT id FROM replays WHERE finished_at < ?1 ORDER BY id LIMIT ?2)",
         now - retention.events,
     )?;
-    if more {
+    if more || dead_letters(tx, now - retention.dead_letters, &mut left)? {
         return Ok(true);
     }
     events(tx, now - retention.events, left)
+}
+
+/// Drops dead letters; lanes that wait for them go on. True where it was as many as it may be.
+fn dead_letters(tx: &Tx<'_>, before: Timestamp, left: &mut usize) -> Outcome<bool> {
+    let dropped = tx.rows(
+        "DELETE FROM dead_letters WHERE delivery_id IN
+             (SELECT delivery_id FROM dead_letters WHERE dead_at < ?1 ORDER BY dead_at LIMIT ?2)
+         RETURNING delivery_id, destination_id, lane",
+        params![before.as_micros(), i64::try_from(*left).unwrap_or(i64::MAX)],
+        |row| Ok((id(row, 0)?, id(row, 1)?, columns::lane(row, 2)?)),
+    )?;
+    for (delivery, destination, lane) in &dropped {
+        if let Some(lane) = lane {
+            tx.unblock_lane(*destination, *lane, *delivery)?;
+        }
+    }
+    let limit = *left;
+    *left -= dropped.len().min(limit);
+    Ok(dropped.len() >= limit)
 }
 
 /// Goes on where the last call stopped, and starts again when it came to the end: an event that had to stay then may go

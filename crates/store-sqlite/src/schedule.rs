@@ -10,7 +10,7 @@ use signalpost_store::{
     schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
 };
 
-use crate::{SqliteStore, columns::id, failure::Outcome, feed, leftovers, replays, retention};
+use crate::{SqliteStore, columns::id, failing, failure::Outcome, feed, leftovers, replays, retention};
 
 #[async_trait]
 impl ScheduleStore for SqliteStore {
@@ -64,6 +64,10 @@ impl ScheduleStore for SqliteStore {
         self.write(move |tx| leftovers::sweep(tx, &empty, most)).await
     }
 
+    async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {
+        self.write(move |tx| failing::disable(tx, most)).await
+    }
+
     async fn prepare_partitions(&self, _days_ahead: u32) -> Result<(), StoreError> {
         Ok(())
     }
@@ -82,7 +86,7 @@ fn sample(connection: &Connection, now: Timestamp) -> Outcome<Sample> {
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
     let age = |oldest: Option<i64>| oldest.map_or(Duration::ZERO, |oldest| now.since(Timestamp::from_micros(oldest)));
     let mut sample = connection.query_row(
-        "SELECT coalesce(sum(depth), 0), count(*), coalesce(sum(spilled), 0) FROM queues",
+        "SELECT coalesce(sum(depth), 0), coalesce(sum(depth > 0), 0), coalesce(sum(spilled), 0) FROM queues",
         [],
         |row| {
             Ok(Sample {
@@ -102,8 +106,9 @@ fn sample(connection: &Connection, now: Timestamp) -> Outcome<Sample> {
         [now.as_micros()],
         |row| row.get(0),
     )?);
-    let mut deepest = connection
-        .prepare_cached("SELECT destination_id, depth FROM queues ORDER BY depth DESC, destination_id LIMIT 20")?;
+    let mut deepest = connection.prepare_cached(
+        "SELECT destination_id, depth FROM queues WHERE depth > 0 ORDER BY depth DESC, destination_id LIMIT 20",
+    )?;
     let rows = deepest.query_map([], |row| Ok((id::<signalpost_core::id::DestinationKind>(row, 0)?, row.get(1)?)))?;
     sample.deepest = rows
         .map(|row| row.map(|(destination, depth): (DestinationId, i64)| (destination, count(depth))))

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use signalpost_core::{
-    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, OutboxId, TenantId, Timestamp,
+    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId,
+    Timestamp,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -30,6 +31,8 @@ fn group(at: Timestamp, size: usize) -> (IngestGroup, DeliveryId, EventId) {
         id: DeliveryId::new(at, &SystemEntropy),
         destination_id: DestinationId::new(at, &SystemEntropy),
         start: Start::Queued,
+        lane: None,
+        guarantee: Guarantee::AtLeastOnce,
     };
     let event = Event {
         id,

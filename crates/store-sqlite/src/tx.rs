@@ -2,19 +2,19 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, params};
 use signalpost_core::{
-    DeliveryId, DestinationId, Entropy, TenantId, Timestamp, WaitReason,
+    DeliveryId, DestinationId, Entropy, Guarantee, LaneId, TenantId, Timestamp, WaitReason,
     delivery::DeliveryState,
     id::{Id, Kind},
 };
 use signalpost_store::dispatch::Target;
 
 use crate::{
-    columns::{id, key},
+    columns::{self, id, key},
     failure::Outcome,
 };
 
@@ -27,7 +27,19 @@ pub(crate) struct Tx<'c> {
     /// For ids of what is born here.
     pub(crate) entropy: &'c dyn Entropy,
     queues: RefCell<BTreeMap<DestinationId, QueueChange>>,
+    /// Those that lost a delivery, or their block.
+    lanes: RefCell<BTreeSet<(DestinationId, LaneId)>>,
+    pub(crate) arrivals: RefCell<BTreeMap<DestinationId, Arrivals>>,
     routing_moved: Cell<bool>,
+}
+
+/// What came of the attempts of a job, by destination.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Arrivals {
+    /// One arrived.
+    pub(crate) any: bool,
+    /// How many failed after that.
+    pub(crate) failed: u32,
 }
 
 /// What a job changes about one queue.
@@ -44,7 +56,15 @@ struct QueueChange {
 
 impl<'c> Tx<'c> {
     pub(crate) fn new(connection: &'c Connection, now: Timestamp, entropy: &'c dyn Entropy) -> Self {
-        Self { connection, now, entropy, queues: RefCell::default(), routing_moved: Cell::new(false) }
+        Self {
+            connection,
+            now,
+            entropy,
+            queues: RefCell::default(),
+            lanes: RefCell::default(),
+            arrivals: RefCell::default(),
+            routing_moved: Cell::new(false),
+        }
     }
 
     pub(crate) fn prepare(&self, sql: &str) -> Outcome<CachedStatement<'c>> {
@@ -110,6 +130,22 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
+    /// Puts a new delivery of a lane into `waiting`.
+    pub(crate) fn anchor_in_lane(
+        &self,
+        target: &Target,
+        place: Place,
+        due_at: Timestamp,
+        reason: WaitReason,
+    ) -> Outcome<()> {
+        self.anchor(target, DeliveryState::Queued, due_at, reason)?;
+        self.execute(
+            "UPDATE waiting SET lane = ?2, lane_seq = ?3 WHERE delivery_id = ?1",
+            params![key(target.delivery_id), place.lane.as_bytes(), place.seq],
+        )?;
+        Ok(())
+    }
+
     /// Takes a delivery out of `waiting`, where it is there.
     pub(crate) fn release(&self, target: &Target) -> Outcome<()> {
         let removed = self.execute("DELETE FROM waiting WHERE delivery_id = ?1", [key(target.delivery_id)])?;
@@ -125,10 +161,15 @@ impl<'c> Tx<'c> {
             "UPDATE waiting SET due_at = ?2, leased = 0 WHERE delivery_id = ?1",
             params![key(target.delivery_id), due_at.as_micros()],
         )?;
+        self.due(target, due_at);
+        Ok(())
+    }
+
+    /// The queue of that delivery is looked at by then.
+    pub(crate) fn due(&self, target: &Target, due_at: Timestamp) {
         self.change(target.tenant_id, target.destination_id, |queue| {
             queue.due_at = Some(queue.due_at.map_or(due_at, |earlier| earlier.min(due_at)));
         });
-        Ok(())
     }
 
     /// Holds a queue until then, and spills it.
@@ -137,6 +178,28 @@ impl<'c> Tx<'c> {
             queue.hold_until = queue.hold_until.max(until);
             queue.spill = true;
         });
+    }
+
+    /// Whether this job holds it.
+    pub(crate) fn is_held_here(&self, destination: DestinationId) -> bool {
+        self.queues.borrow().get(&destination).is_some_and(|queue| queue.hold_until > self.now)
+    }
+
+    /// Marks a lane for [`Self::settle_lanes`].
+    pub(crate) fn touch_lane(&self, destination: DestinationId, lane: LaneId) {
+        self.lanes.borrow_mut().insert((destination, lane));
+    }
+
+    /// Those that were marked; none is any more.
+    pub(crate) fn touched_lanes(&self) -> BTreeSet<(DestinationId, LaneId)> {
+        std::mem::take(&mut *self.lanes.borrow_mut())
+    }
+
+    /// What every job ends with: changes that were collected.
+    pub(crate) fn settle(&self) -> Outcome<()> {
+        self.settle_lanes(false)?;
+        self.settle_failing()?;
+        self.settle_queues()
     }
 
     fn change(&self, tenant_id: TenantId, destination: DestinationId, change: impl FnOnce(&mut QueueChange)) {
@@ -151,7 +214,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Writes the changes of queues, one row per destination, in the order of their ids.
-    pub(crate) fn settle_queues(&self) -> Outcome<()> {
+    fn settle_queues(&self) -> Outcome<()> {
         for (destination, change) in std::mem::take(&mut *self.queues.borrow_mut()) {
             if change.depth > 0 || change.due_at.is_some() || change.spill {
                 // `next_due` is the later of what is due and of the hold. Where the row has the hold already, taking the
@@ -162,7 +225,7 @@ impl<'c> Tx<'c> {
                              coalesce((SELECT state <> 'active' FROM destinations WHERE id = ?1), 1), ?6)
                      ON CONFLICT (destination_id) DO UPDATE SET
                          depth = depth + excluded.depth,
-                         next_due = max(min(next_due, ?4), hold_until, ?5),
+                         next_due = max(min(next_due, ?4), hold_until, paced_until, ?5),
                          hold_until = max(hold_until, ?5),
                          spilled = max(spilled, ?6)",
                     params![
@@ -181,7 +244,11 @@ impl<'c> Tx<'c> {
                 )?;
             }
             if change.depth <= 0 {
-                self.execute("DELETE FROM queues WHERE destination_id = ?1 AND depth <= 0", [key(destination)])?;
+                // A queue on trial is remembered even while nothing waits in it.
+                self.execute(
+                    "DELETE FROM queues WHERE destination_id = ?1 AND depth <= 0 AND trial IS NULL",
+                    [key(destination)],
+                )?;
             }
         }
         Ok(())
@@ -205,6 +272,14 @@ impl<'c> Tx<'c> {
     }
 }
 
+/// A place in a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) lane: LaneId,
+    /// Grows along the lane.
+    pub(crate) seq: i64,
+}
+
 /// A delivery and how it stands, as its row tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored {
@@ -212,13 +287,16 @@ pub(crate) struct Stored {
     pub(crate) state: DeliveryState,
     pub(crate) attempts: u32,
     pub(crate) replayed_by: Option<DeliveryId>,
+    pub(crate) place: Option<Place>,
+    pub(crate) guarantee: Guarantee,
 }
 
 impl Tx<'_> {
     /// One delivery.
     pub(crate) fn delivery(&self, delivery: DeliveryId) -> Outcome<Option<Stored>> {
         self.row(
-            "SELECT tenant_id, destination_id, event_id, state, attempts, replayed_by FROM deliveries WHERE id = ?1",
+            "SELECT tenant_id, destination_id, event_id, state, attempts, replayed_by, lane, lane_seq, guarantee
+             FROM deliveries WHERE id = ?1",
             [key(delivery)],
             |row| {
                 Ok(Stored {
@@ -228,9 +306,11 @@ impl Tx<'_> {
                         destination_id: id(row, 1)?,
                         event_id: id(row, 2)?,
                     },
-                    state: crate::columns::state(row, 3)?,
+                    state: columns::state(row, 3)?,
                     attempts: row.get(4)?,
-                    replayed_by: crate::columns::maybe_id(row, 5)?,
+                    replayed_by: columns::maybe_id(row, 5)?,
+                    place: columns::place(row, 6)?,
+                    guarantee: columns::guarantee(row, 8)?,
                 })
             },
         )

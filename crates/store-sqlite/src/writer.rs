@@ -113,7 +113,7 @@ where
     fn run(&mut self, tx: &Tx<'_>) -> Outcome<()> {
         let work = self.work.take().ok_or_else(|| Failure::internal("a job ran twice"))?;
         self.result = Some(work(tx)?);
-        tx.settle_queues()
+        tx.settle()
     }
 
     fn answer(self: Box<Self>, end: Result<(), StoreError>) {

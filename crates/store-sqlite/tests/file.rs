@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    Clock as _, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec, DestinationState, Event,
-    EventId, EventMeta, OutboxId, TenantId, WaitReason, destination::Secret,
+    CircuitRecord, Clock as _, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
+    DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason, destination::Secret,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -49,7 +49,13 @@ fn group_for(
     };
     let new = NewEvent {
         event: Arc::new(event),
-        deliveries: vec![NewDelivery { id: delivery, destination_id, start }],
+        deliveries: vec![NewDelivery {
+            id: delivery,
+            destination_id,
+            start,
+            lane: None,
+            guarantee: Guarantee::AtLeastOnce,
+        }],
         fan_out: Vec::new(),
         uid: None,
         answer: Bytes::new(),
@@ -91,6 +97,7 @@ fn destination(spec: DestinationSpec) -> Destination {
         secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
         state: DestinationState::Active,
         disabled_reason: None,
+        circuit: CircuitRecord::default(),
         version: 1,
         created_at: now,
         updated_at: now,
@@ -126,7 +133,7 @@ async fn what_the_process_before_held_is_due_at_once() {
             DeliveryWrite::Detach { target: detached, attempt: 1, deadline: LATER },
             DeliveryWrite::Park { target: parked, reason: WaitReason::Slot, after: LATER, hold_queue: false },
         ];
-        assert_eq!(store.write(&writes).await.unwrap(), [Written::Done; 2]);
+        assert_eq!(store.write(&writes, false).await.unwrap().written, [Written::Done; 2]);
         assert_eq!(store.take_due(budget).await.unwrap().deliveries.len(), 1);
         let due = store.take_due(budget).await.unwrap();
         assert!(due.deliveries.is_empty() && due.next_in.is_some_and(|next| next > LATER / 2), "{due:?}");

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use signalpost_core::{
-    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, OutboxId, TenantId,
+    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -49,8 +49,13 @@ async fn write_until_killed(store: SqliteStore) {
             meta: EventMeta::default(),
             data: Bytes::from(vec![b'1'; 3000]),
         };
-        let delivery =
-            NewDelivery { id: target.delivery_id, destination_id: target.destination_id, start: Start::Queued };
+        let delivery = NewDelivery {
+            id: target.delivery_id,
+            destination_id: target.destination_id,
+            start: Start::Queued,
+            lane: None,
+            guarantee: Guarantee::AtLeastOnce,
+        };
         let new = NewEvent {
             event: Arc::new(event),
             deliveries: vec![delivery],
@@ -71,7 +76,7 @@ async fn write_until_killed(store: SqliteStore) {
             response_excerpt: Bytes::new(),
             error: None,
         };
-        store.write(&[DeliveryWrite::Attempt { target, attempt, next: Next::Delivered }]).await.unwrap();
+        store.write(&[DeliveryWrite::Attempt { target, attempt, next: Next::Delivered }], false).await.unwrap();
         tell(&format!("\ndelivered {}", target.delivery_id));
     }
 }

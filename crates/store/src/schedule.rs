@@ -5,9 +5,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use signalpost_core::{
-    DeliveryId, DestinationId, Event, Guarantee, LaneId, ReplayId, TenantId, Timestamp, WaitReason,
-};
+use signalpost_core::{DeliveryId, DestinationId, Event, Guarantee, LaneId, ReplayId, TenantId, Timestamp, WaitReason};
 
 use crate::StoreError;
 
