@@ -1,0 +1,9 @@
+//! One module for each scenario: its options, what it does, what it finds.
+
+pub mod backlog_dead;
+pub mod isolation;
+pub mod ordered;
+pub mod rate;
+pub mod rolling;
+
+mod neighbours;
