@@ -9,6 +9,8 @@ ALTER TABLE deliveries ADD COLUMN lane_seq INTEGER;
 ALTER TABLE deliveries ADD COLUMN guarantee INTEGER NOT NULL DEFAULT 0;
 -- Of a replay: when it was made. NULL: with its event.
 ALTER TABLE deliveries ADD COLUMN born_at INTEGER;
+-- What a replay job must not cut apart.
+CREATE INDEX deliveries_lane ON deliveries (id) WHERE lane IS NOT NULL;
 
 -- A dead letter may outlive its delivery, and be sent again then.
 ALTER TABLE dead_letters ADD COLUMN lane BLOB;

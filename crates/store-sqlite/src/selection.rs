@@ -16,6 +16,7 @@ use signalpost_store::manage::{ReplayJob, ReplaySelection};
 use crate::{
     columns::{self, ceiling, first_at, id, key, maybe_id, unpack},
     failure::{Failure, Outcome},
+    tx::Place,
 };
 
 /// What is walked through.
@@ -41,6 +42,8 @@ pub(crate) struct Match {
     pub(crate) event_id: EventId,
     pub(crate) destination_id: DestinationId,
     pub(crate) replay_of: Option<DeliveryId>,
+    /// Its place in its lane, where it has one.
+    pub(crate) place: Option<Place>,
 }
 
 /// One page.
@@ -79,7 +82,8 @@ impl Walk {
         Self { tenant: job.tenant_id, selection: job.selection.clone(), asked_at: Some(job.created_at) }
     }
 
-    /// Up to `most` matches, having looked at no more than about `scan` rows.
+    /// Up to `most` matches, having looked at no more than about `scan` rows; more where that would cut a millisecond in which
+    /// deliveries of lanes are. The order of those shows only when all of them are there: ids know no more than the millisecond.
     pub(crate) fn page(&self, connection: &Connection, from: Cursor, most: usize, scan: usize) -> Outcome<Page> {
         let mut page = Page { matches: Vec::new(), next: Some(from) };
         if most == 0 {
@@ -91,6 +95,8 @@ impl Walk {
             MISSING => self.missing(connection, &mut page, from, most, scan)?,
             _ => None,
         };
+        page.matches
+            .sort_by_key(|found| (found.replay_of.map(|old| old.created_at()), found.place.map(|place| place.seq)));
         page.next = match looked_at {
             Some(after) => Some(Cursor { phase: from.phase, after }),
             None => (from.phase < MISSING).then_some(Cursor { phase: from.phase + 1, after: [0; 16] }),
@@ -136,15 +142,17 @@ impl Walk {
     ) -> Outcome<Option<[u8; 16]>> {
         let (range, values) = self.range("id", from);
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT id, event_id, destination_id, state, reason, replayed_by, ended_at, tenant_id FROM deliveries
-             WHERE {range} ORDER BY id LIMIT {scan}"
+            "SELECT id, event_id, destination_id, state, reason, replayed_by, ended_at, tenant_id, lane, lane_seq
+             FROM deliveries WHERE {range} ORDER BY id"
         ))?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut destinations = Destinations::new(connection, self.tenant);
-        let (mut last, mut seen) = (None, 0);
+        let mut end = End::new(most, scan, "SELECT 1 FROM deliveries WHERE id >= ?1 AND id < ?2 AND lane IS NOT NULL");
         while let Some(row) = rows.next()? {
             let delivery: DeliveryId = id(row, 0)?;
-            (last, seen) = (Some(key(delivery)), seen + 1);
+            if end.is_reached(connection, page.matches.len(), delivery)? {
+                return Ok(end.last);
+            }
             let state = columns::state(row, 3)?;
             let discarded = row.get::<_, Option<u8>>(4)? == Some(DeadReason::Discarded as u8);
             let replayed = maybe_id::<DeliveryKind>(row, 5)?.is_some();
@@ -161,12 +169,14 @@ impl Walk {
             {
                 continue;
             }
-            page.matches.push(Match { event_id, destination_id, replay_of: Some(delivery) });
-            if page.matches.len() >= most {
-                return Ok(last);
-            }
+            page.matches.push(Match {
+                event_id,
+                destination_id,
+                replay_of: Some(delivery),
+                place: columns::place(row, 8)?,
+            });
         }
-        Ok(last.filter(|_| seen >= scan))
+        Ok(None)
     }
 
     /// Looks the type up only where it matters; of an event that is gone its dead letter knows the type.
@@ -198,15 +208,18 @@ impl Walk {
         values.push(Value::Blob(key(self.tenant).to_vec()));
         let mut statement = connection.prepare_cached(&format!(
             "SELECT delivery_id, event_id, destination_id, event_type, dead_at,
-                    EXISTS (SELECT 1 FROM deliveries d WHERE d.id = delivery_id)
-             FROM dead_letters WHERE {range} AND tenant_id = ? ORDER BY delivery_id LIMIT {scan}"
+                    EXISTS (SELECT 1 FROM deliveries d WHERE d.id = delivery_id), lane, lane_seq
+             FROM dead_letters WHERE {range} AND tenant_id = ? ORDER BY delivery_id"
         ))?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut destinations = Destinations::new(connection, self.tenant);
-        let (mut last, mut seen) = (None, 0);
+        let lanes = "SELECT 1 FROM dead_letters WHERE delivery_id >= ?1 AND delivery_id < ?2 AND lane IS NOT NULL";
+        let mut end = End::new(most, scan, lanes);
         while let Some(row) = rows.next()? {
             let delivery: DeliveryId = id(row, 0)?;
-            (last, seen) = (Some(key(delivery)), seen + 1);
+            if end.is_reached(connection, page.matches.len(), delivery)? {
+                return Ok(end.last);
+            }
             let destination_id = id(row, 2)?;
             let has_row: bool = row.get(5)?;
             if has_row
@@ -216,12 +229,14 @@ impl Walk {
             {
                 continue;
             }
-            page.matches.push(Match { event_id: id(row, 1)?, destination_id, replay_of: Some(delivery) });
-            if page.matches.len() >= most {
-                return Ok(last);
-            }
+            page.matches.push(Match {
+                event_id: id(row, 1)?,
+                destination_id,
+                replay_of: Some(delivery),
+                place: columns::place(row, 6)?,
+            });
         }
-        Ok(last.filter(|_| seen >= scan))
+        Ok(None)
     }
 
     fn missing(
@@ -264,12 +279,54 @@ impl Walk {
             {
                 continue;
             }
-            page.matches.push(Match { event_id, destination_id, replay_of: None });
+            page.matches.push(Match { event_id, destination_id, replay_of: None, place: None });
             if page.matches.len() >= most {
                 return Ok(last);
             }
         }
         Ok(last.filter(|_| seen >= scan))
+    }
+}
+
+/// Where a page ends.
+struct End {
+    most: usize,
+    scan: usize,
+    /// Finds deliveries of lanes within a range of ids.
+    lanes: &'static str,
+    /// The key of the last row that belongs to the page.
+    last: Option<[u8; 16]>,
+    seen: usize,
+    /// The page is full, but goes on to the end of this millisecond.
+    until: Option<[u8; 16]>,
+}
+
+impl End {
+    const fn new(most: usize, scan: usize, lanes: &'static str) -> Self {
+        Self { most, scan, lanes, last: None, seen: 0, until: None }
+    }
+
+    /// Whether the page ends before this row; else the row belongs to it.
+    fn is_reached(&mut self, connection: &Connection, matches: usize, row: DeliveryId) -> Outcome<bool> {
+        let row = key(row);
+        if let Some(until) = self.until
+            && row >= until
+        {
+            return Ok(true);
+        }
+        if let Some(last) = self.last
+            && self.until.is_none()
+            && (matches >= self.most || self.seen >= self.scan)
+        {
+            let at = DeliveryId::from_uuid(uuid::Uuid::from_bytes(last)).created_at();
+            let range = [key(DeliveryId::floor(at)), key(ceiling::<DeliveryKind>(at))];
+            if row >= range[1] || !connection.prepare_cached(self.lanes)?.exists(range)? {
+                return Ok(true);
+            }
+            self.until = Some(range[1]);
+        }
+        (self.last, self.seen) = (Some(row), self.seen + 1);
+        Ok(false)
     }
 }
 
