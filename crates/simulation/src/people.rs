@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What destinations can be asked for by this version of the API.
-pub const ORDERED: bool = false;
+pub const ORDERED: bool = true;
 
 /// Those who manage destinations.
 pub struct People {
