@@ -43,7 +43,7 @@ pub fn read(text: &str, keep: Keep<'_>) -> Result<Posted, Problem> {
         None => None,
         Some(Ok(id)) => Some(id),
         // The same answer as for an id that does not exist.
-        Some(Err(_)) => return Err(unknown_destination()),
+        Some(Err(_)) => return Err(no_destination_id()),
     };
     let meta = EventMeta {
         occurred_at,
@@ -56,6 +56,11 @@ pub fn read(text: &str, keep: Keep<'_>) -> Result<Posted, Problem> {
     };
     let event_type = event_type.unwrap_or_else(|| event::DEFAULT_TYPE.to_owned());
     Ok(Posted { event_type, uid, source, meta, data })
+}
+
+/// 404: what an event names as its destination is no id. A `uid` would have to be looked up for every event.
+fn no_destination_id() -> Problem {
+    Problem::new(Code::NotFound, "There is no such destination: an event names it by its id (`dst_…`), not by its `uid`.")
 }
 
 /// 404: the destination that an event names.

@@ -36,7 +36,7 @@ pub struct EventBody {
     /// Events with the same key are sent one after the other, in the order of acceptance, to destinations with `ordering: "key"`.
     #[schema(min_length = 1, max_length = 256)]
     pub ordering_key: Option<String>,
-    /// Send it to this destination only.
+    /// Send it to this destination only: its id, not its `uid`.
     pub destination_id: Option<String>,
     /// Your own labels.
     pub labels: Option<BTreeMap<String, String>>,

@@ -6,7 +6,7 @@
 use utoipa::IntoParams;
 
 use super::types::{
-    AttemptOutcomeText, DeadReasonText, DeliveryIdText, DeliveryStatusText, DestinationIdText, EventIdText, TimeText,
+    AttemptOutcomeText, DeadReasonText, DeliveryIdText, DeliveryStatusText, DestinationNameText, EventIdText, TimeText,
 };
 
 /// What every list takes.
@@ -84,7 +84,7 @@ pub struct EventParams {
 #[into_params(parameter_in = Query)]
 pub struct DeliveryParams {
     /// Only to this destination.
-    #[param(value_type = Option<DestinationIdText>)]
+    #[param(value_type = Option<DestinationNameText>)]
     pub destination_id: Option<String>,
     /// Only those that stand so.
     #[param(value_type = Option<DeliveryStatusText>)]
@@ -98,7 +98,7 @@ pub struct DeliveryParams {
 #[into_params(parameter_in = Query)]
 pub struct AttemptParams {
     /// Only to this destination.
-    #[param(value_type = Option<DestinationIdText>)]
+    #[param(value_type = Option<DestinationNameText>)]
     pub destination_id: Option<String>,
     /// Only those of which this came.
     #[param(value_type = Option<AttemptOutcomeText>)]
@@ -128,7 +128,7 @@ pub struct OfDeliveryParams {
 #[into_params(parameter_in = Query)]
 pub struct DeadLetterParams {
     /// Only to this destination.
-    #[param(value_type = Option<DestinationIdText>)]
+    #[param(value_type = Option<DestinationNameText>)]
     pub destination_id: Option<String>,
     /// Only of this type, exactly.
     pub event_type: Option<String>,

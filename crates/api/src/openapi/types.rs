@@ -52,6 +52,13 @@ types! {
     EventIdText "EventId" => id("evt", "an event");
     /// `dst_…`
     DestinationIdText "DestinationId" => id("dst", "a destination");
+    /// `dst_…`, or a `uid`
+    DestinationNameText "DestinationName" => text()
+        .description(Some("The id of a destination, or its `uid`."))
+        .min_length(Some(1))
+        .max_length(Some(256))
+        .examples([serde_json::Value::from("dst_01h2e8kqvbfwea724h75qc655w")])
+        .into();
     /// `dlv_…`
     DeliveryIdText "DeliveryId" => id("dlv", "a delivery");
     /// `rpl_…`

@@ -124,7 +124,9 @@ async fn every_field_has_its_rule() {
         ("occurred_at", json!("yesterday")),
         ("occurred_at", json!("2024-01-02")),
         ("occurred_at", json!(1)),
-        ("ordering_key", json!(null)),
+        ("ordering_key", json!("")),
+        ("ordering_key", json!(long)),
+        ("ordering_key", json!(7)),
         ("schema_version", json!("x".repeat(65))),
         ("schema_version", json!("")),
         ("labels", json!([])),
@@ -149,7 +151,8 @@ async fn every_field_has_its_rule() {
 
     // What is null is as if it were not there, but for `data`.
     let body =
-        json!({"type": "a", "data": null, "uid": null, "labels": null, "occurred_at": null, "data_base64": null});
+        json!({"type": "a", "data": null, "uid": null, "labels": null, "occurred_at": null, "ordering_key": null,
+               "data_base64": null});
     post(&app, &body.to_string()).await.expect(202);
     let longest = json!({"type": "x".repeat(256), "data": 1, "uid": "ü".repeat(256), "source": "s".repeat(256)});
     let event = stored(&app, &post(&app, &longest.to_string()).await.expect(202)).await;

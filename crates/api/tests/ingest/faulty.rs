@@ -2,17 +2,17 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp};
+use signalpost_core::{CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp};
 use signalpost_store::{
     Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, StoreError,
-    dispatch::{DeliveryWrite, Standing, Written},
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
     ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
     manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
     read::{
@@ -42,6 +42,10 @@ pub struct Faults {
     pub seconds_ahead: AtomicUsize,
     /// Groups that it was given.
     pub groups: AtomicUsize,
+    /// The group with this number is not taken, from 1.
+    pub fails_at: AtomicUsize,
+    /// Before every third group this destination changes, so that what was routed before is routed again.
+    pub restless: Mutex<Option<DestinationId>>,
 }
 
 impl FaultyStore {
@@ -62,7 +66,14 @@ impl FaultyStore {
 impl IngestStore for FaultyStore {
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
         self.check_away()?;
-        self.faults.groups.fetch_add(1, Ordering::SeqCst);
+        let number = self.faults.groups.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.faults.fails_at.load(Ordering::SeqCst) == number {
+            return Err(StoreError::Unavailable("the test let it fail".to_owned()));
+        }
+        let restless = *self.faults.restless.lock().unwrap();
+        if let Some(id) = restless.filter(|_| number % 3 == 0 && !group.units.is_empty()) {
+            self.inner.set_paused(TenantId::DEFAULT, id, number % 2 == 0).await?;
+        }
         if group.units.iter().flat_map(|unit| &unit.events).any(|new| new.event.event_type == REFUSED) {
             return Err(StoreError::Data("the test refuses it".to_owned()));
         }
@@ -150,7 +161,11 @@ delegate! {
     fn changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
     fn examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
     fn events(ids: &[EventId]) -> Vec<Arc<Event>>;
-    fn write(batch: &[DeliveryWrite]) -> Vec<Written>;
+    fn write(batch: &[DeliveryWrite], hand_over: bool) -> WriteReport;
+    fn heartbeat(dispatcher: u64) -> u32;
+    fn farewell(dispatcher: u64) -> ();
+    fn hold_queues(holds: &[QueueHold]) -> ();
+    fn record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
     fn disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
     }
 }
@@ -165,6 +180,7 @@ delegate! {
     fn open_replays() -> Vec<OpenReplay>;
     fn step_replay(id: ReplayId, most: usize) -> (usize, bool);
     fn sweep_deleted(most: usize) -> usize;
+    fn disable_failing(most: usize) -> usize;
     fn prepare_partitions(days_ahead: u32) -> ();
     fn retain(retention: Retention) -> bool;
     fn sample() -> Sample;

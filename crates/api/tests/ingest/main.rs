@@ -12,6 +12,7 @@ mod events;
 mod faults;
 mod faulty;
 mod idempotency;
+mod lanes;
 mod routing;
 
 use std::{sync::Arc, time::Duration};

@@ -147,7 +147,7 @@ async fn a_spilled_destination_gets_its_deliveries_from_the_store() {
         after: std::time::Duration::from_secs(600),
         hold_queue: true,
     };
-    app.store.write(&[park]).await.unwrap();
+    app.store.write(&[park], false).await.unwrap();
     // Asked for every second: until then a delivery makes a detour over the bus.
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use signalpost_api::{Api, Ports, Settings};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
-    AttemptOutcome, Clock, DeadReason, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, OutboxId,
+    AttemptOutcome, Clock, DeadReason, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee, OutboxId,
     TenantId, Timestamp,
 };
 use signalpost_limits::{Limits, local::LocalLimits};
@@ -214,6 +214,8 @@ impl App {
                 id: DeliveryId::new(at, &SystemEntropy),
                 destination_id: destination.parse().unwrap(),
                 start: Start::Queued,
+                lane: None,
+                guarantee: Guarantee::AtLeastOnce,
             })
             .collect();
         let ids = deliveries.iter().map(|delivery| delivery.id.to_string()).collect();
@@ -251,8 +253,8 @@ impl App {
     }
 
     pub async fn write(&self, write: DeliveryWrite) {
-        let written = self.store.write(&[write]).await.unwrap();
-        assert_eq!(written, [Written::Done]);
+        let report = self.store.write(&[write], false).await.unwrap();
+        assert_eq!(report.written, [Written::Done]);
     }
 
     /// What came of the next request of a delivery.

@@ -68,7 +68,10 @@ async fn a_replayed_dead_letter_leaves_the_list() {
     let again = app.keyed(&format!("{path}/replay"), "k", &json!({})).await.expect(202);
     assert_eq!((&again["replay_of"], &again["status"]), (&json!(id), &json!("pending")));
     app.get(&path).await.problem(404, "not_found");
-    app.act(&format!("{path}/replay")).await.problem(404, "not_found");
+    let twice = app.act(&format!("{path}/replay")).await;
+    let new = again["id"].as_str().unwrap();
+    assert_eq!(twice.body["detail"], format!("It was replayed before: the new delivery is {new}."));
+    twice.problem(409, "already_replayed");
     assert_eq!(app.get("/v1/dead-letters").await.expect(200)["data"], json!([]));
     // The repetition gets the first answer, although the letter has gone.
     let repeated = app.keyed(&format!("{path}/replay"), "k", &json!({})).await;
@@ -85,6 +88,7 @@ async fn a_discarded_dead_letter_stays_dead() {
     let path = format!("/v1/dead-letters/{id}");
     assert_eq!(app.delete(&path).await.status, 204);
     app.delete(&path).await.problem(404, "not_found");
+    app.act(&format!("{path}/replay")).await.problem(404, "not_found");
     app.get(&path).await.problem(404, "not_found");
     let delivery = app.get(&format!("/v1/deliveries/{id}")).await.expect(200);
     assert_eq!((&delivery["status"], &delivery["reason"]), (&json!("dead"), &json!("discarded")));

@@ -174,6 +174,83 @@ async fn retry_of_what_ended_is_a_new_delivery() {
 }
 
 #[tokio::test]
+async fn what_is_sent_once_at_most_is_not_retried_but_replayed() {
+    let app = App::start();
+    let destination = app.destination(json!({"guarantee": "at_most_once"})).await;
+    let answer = app.post("/v1/events", json!({"type": "a", "data": 1})).await.expect(202);
+    let event = answer["id"].as_str().unwrap();
+    let listed = app.get(&format!("/v1/deliveries?event_id={event}")).await.expect(200);
+    let id = listed["data"][0]["id"].as_str().unwrap().to_owned();
+    app.attempted(&id, Next::Dead { reason: DeadReason::FailedOnce }).await;
+    assert_eq!(app.get(&format!("/v1/deliveries/{id}")).await.expect(200)["reason"], "failed_once");
+    app.act(&format!("/v1/deliveries/{id}/retry")).await.problem(409, "at_most_once");
+    let page = app.get("/problems/at_most_once").await;
+    assert_eq!(page.status, 200);
+    let again = app.act(&format!("/v1/dead-letters/{id}/replay")).await.expect(202);
+    assert_eq!((&again["replay_of"], &again["status"]), (&json!(id), &json!("pending")));
+    assert_eq!(app.get("/v1/destinations").await.expect(200)["data"][0]["id"], destination);
+}
+
+#[tokio::test]
+async fn what_waits_in_a_lane_is_retried_and_cancelled() {
+    let app = App::start();
+    let destination = app.destination(json!({"ordering": "key"})).await;
+    for n in 0..3 {
+        app.post("/v1/events", json!({"type": "a", "data": n, "ordering_key": "k"})).await.expect(202);
+    }
+    let list = format!("/v1/deliveries?destination_id={destination}");
+    let listed = app.get(&list).await.expect(200);
+    let behind: Vec<&Value> = all(&listed).iter().filter(|item| item["waiting_for"] == "lane").collect();
+    assert_eq!(behind.len(), 2);
+    let path = format!("/v1/deliveries/{}", behind[0]["id"].as_str().unwrap());
+    let retried = app.act(&format!("{path}/retry")).await.expect(202);
+    assert_eq!(
+        (&retried["waiting_for"], &retried["next_attempt_at"]),
+        (&json!("lane"), &Value::Null),
+        "the lane still holds it"
+    );
+    assert_eq!(app.act(&format!("{path}/cancel")).await.expect(200)["status"], "cancelled");
+    // The first one ends: the one that is left has its turn.
+    let head = all(&listed).iter().find(|item| item["waiting_for"].is_null()).unwrap();
+    app.attempted(head["id"].as_str().unwrap(), Next::Delivered).await;
+    let listed = app.get(&format!("{list}&status=pending")).await.expect(200);
+    assert_eq!(all(&listed).len(), 1);
+    assert_eq!(all(&listed)[0]["waiting_for"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_blocks_its_lane_lets_it_go() {
+    let app = App::start();
+    for way in ["replay", "discard"] {
+        let blocking = json!({"ordering": "key", "ordering_on_dead": "block"});
+        let destination = app.destination(blocking).await;
+        let named = |n: i32| json!({"destination_id": destination, "data": n, "ordering_key": "k"});
+        for n in 0..2 {
+            app.post("/v1/events", named(n)).await.expect(202);
+        }
+        let list = format!("/v1/deliveries?destination_id={destination}");
+        let listed = app.get(&list).await.expect(200);
+        let head = all(&listed).iter().find(|item| item["waiting_for"].is_null()).unwrap();
+        let (head, event) = (head["id"].as_str().unwrap(), &head["event_id"]);
+        app.attempted(head, Next::Dead { reason: DeadReason::Rejected }).await;
+        let held = app.get(&format!("{list}&status=pending")).await.expect(200);
+        assert_eq!(all(&held)[0]["waiting_for"], "lane", "it is blocked");
+        if way == "replay" {
+            // The replay takes its place: before the one that waits.
+            let again = app.act(&format!("/v1/dead-letters/{head}/replay")).await.expect(202);
+            assert_eq!((&again["event_id"], &again["waiting_for"]), (event, &Value::Null));
+            let held = app.get(&format!("{list}&status=pending")).await.expect(200);
+            assert_eq!(all(&held).iter().filter(|item| item["waiting_for"] == "lane").count(), 1);
+            app.attempted(again["id"].as_str().unwrap(), Next::Delivered).await;
+        } else {
+            app.delete(&format!("/v1/dead-letters/{head}")).await.expect(204);
+        }
+        let freed = app.get(&format!("{list}&status=pending")).await.expect(200);
+        assert_eq!(all(&freed)[0]["waiting_for"], Value::Null, "{way}");
+    }
+}
+
+#[tokio::test]
 async fn cancel() {
     let app = App::start();
     let destination = app.destination(json!({})).await;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::Method;
 use serde_json::{Value, json};
 use signalpost_api::{DestinationDefaults, ManageSettings, Settings};
-use signalpost_core::TenantId;
-use signalpost_store::{ManageStore as _, ReadStore as _};
+use signalpost_core::{CircuitRecord, CircuitState, Clock as _, TenantId};
+use signalpost_store::{DispatchStore as _, ManageStore as _, ReadStore as _};
 
 use crate::app::{App, NO_DESTINATION, at, destination_id};
 
@@ -263,7 +263,9 @@ async fn patch_refuses_what_create_refuses() {
     let path = format!("/v1/destinations/{id}");
     for (body, pointer) in [
         (json!({"nonsense": null}), "/nonsense"),
-        (json!({"circuit": {}}), "/circuit"),
+        (json!({"circuit": {"probes": 0}}), "/circuit/probes"),
+        (json!({"circuit_state": {"state": "closed"}}), "/circuit_state"),
+        (json!({"ordering_key_from": "x"}), "/ordering_key_from"),
         (json!({"state": "paused"}), "/state"),
         (json!({"url": null}), "/url"),
         (json!({"headers": {"Host": "x"}}), "/headers/Host"),
@@ -278,6 +280,73 @@ async fn patch_refuses_what_create_refuses() {
     app.patch(&path, json!([])).await.problem(422, "validation_failed");
     let merge = [("content-type", "application/merge-patch+json")];
     app.with(Method::PATCH, &path, &merge, r#"{"name":"m"}"#).await.expect(200);
+}
+
+#[tokio::test]
+async fn order_guarantee_and_circuit_through_create_put_and_patch() {
+    let app = App::start();
+    let defaults = app.post("/v1/destinations", at(URL)).await.expect(201);
+    for (field, expected) in [
+        ("guarantee", json!("at_least_once")),
+        ("ordering", json!("none")),
+        ("ordering_key_from", json!("/ordering_key")),
+        ("ordering_on_dead", json!("continue")),
+        ("disable_after", json!({"days": 5, "attempts": 100})),
+        (
+            "circuit",
+            json!({
+                "enabled": true, "failures": 5, "failure_ratio": 0.5, "open_ms": 30000, "max_open_ms": 300_000, "probes": 3,
+            }),
+        ),
+        ("circuit_state", json!({"state": "closed", "since": defaults["created_at"], "trips": 0, "reason": null})),
+    ] {
+        assert_eq!(defaults[field], expected, "{field}");
+    }
+    let own = json!({
+        "url": URL, "guarantee": "at_most_once", "ordering": "key", "ordering_key_from": "/data/customer/id",
+        "ordering_on_dead": "block", "circuit": {"open_ms": 500_000}, "disable_after": {"days": 9},
+    });
+    let put = app.put("/v1/destinations/crm", own.clone()).await.expect(201);
+    for field in ["guarantee", "ordering", "ordering_key_from", "ordering_on_dead"] {
+        assert_eq!(put[field], own[field], "{field}");
+    }
+    assert_eq!((&put["circuit"]["open_ms"], &put["circuit"]["max_open_ms"]), (&json!(500_000), &json!(500_000)));
+    assert_eq!(put["disable_after"], json!({"days": 9, "attempts": 100}));
+
+    let path = "/v1/destinations/crm";
+    let renamed = app.patch(path, json!({"name": "CRM"})).await.expect(200);
+    for field in ["guarantee", "ordering", "ordering_key_from", "ordering_on_dead", "circuit", "disable_after"] {
+        assert_eq!(renamed[field], put[field], "{field}");
+    }
+    // An object is replaced whole: what it leaves out takes its default.
+    let changed = json!({"circuit": {"probes": 1}, "ordering_on_dead": null, "guarantee": null});
+    let changed = app.patch(path, changed).await.expect(200);
+    assert_eq!((&changed["circuit"]["probes"], &changed["circuit"]["open_ms"]), (&json!(1), &json!(30000)));
+    assert_eq!((&changed["ordering_on_dead"], &changed["guarantee"]), (&json!("continue"), &json!("at_least_once")));
+    assert_eq!((&changed["ordering"], &changed["disable_after"]["days"]), (&json!("key"), &json!(9)));
+    let replaced = app.put(path, at(URL)).await.expect(200);
+    for field in ["guarantee", "ordering", "ordering_key_from", "ordering_on_dead", "circuit", "disable_after"] {
+        assert_eq!(replaced[field], defaults[field], "{field}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_circuit_did_is_shown_and_is_no_change() {
+    let app = App::start();
+    let id = app.destination(json!({})).await;
+    let path = format!("/v1/destinations/{id}");
+    let before = app.get(&path).await.expect(200);
+    let since = app.clock.now();
+    let reason = "5 failures in a row; the last: answered 500".to_owned();
+    let record = CircuitRecord { state: CircuitState::Open, since: Some(since), trips: 2, reason: Some(reason.clone()) };
+    app.store.record_circuits(&[(destination_id(&id), record)]).await.unwrap();
+    let after = app.get(&path).await.expect(200);
+    assert_eq!(
+        after["circuit_state"],
+        json!({"state": "open", "since": since.to_string(), "trips": 2, "reason": reason})
+    );
+    assert_eq!(after["updated_at"], before["updated_at"]);
+    assert_eq!(app.get("/v1/destinations").await.expect(200)["data"][0]["circuit_state"], after["circuit_state"]);
 }
 
 #[tokio::test]

@@ -187,7 +187,7 @@ async fn what_a_replay_of_an_event_refuses() {
     let (id, _) = app.event(&[]).await;
     let path = format!("/v1/events/{id}/replay");
     app.post(&path, json!({"destination_id": NO_DESTINATION})).await.problem(404, "not_found");
-    let bad = app.post(&path, json!({"destination_id": "x", "y": 1})).await.problem(422, "validation_failed");
+    let bad = app.post(&path, json!({"destination_id": "x y", "y": 1})).await.problem(422, "validation_failed");
     assert_eq!(bad, ["/destination_id", "/y"]);
     // The path is looked up before the body is judged.
     app.post("/v1/events/nobody/replay", json!({"y": 1})).await.problem(404, "not_found");

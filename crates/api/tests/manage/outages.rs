@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use axum::body::Body;
 use serde_json::json;
 use signalpost_api::Settings;
-use signalpost_limits::{Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest};
+use signalpost_limits::{
+    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
+};
 use signalpost_store::dispatch::Next;
 
 use crate::{
@@ -72,6 +74,16 @@ impl Limits for Away {
     async fn release(&self, _: Owner, _: &[Claim]) -> Result<(), LimitsUnavailable> {
         Err(LimitsUnavailable("away".to_owned()))
     }
+
+    async fn slots(&self, _: Owner, _: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
+        Err(LimitsUnavailable("away".to_owned()))
+    }
+
+    async fn circuits(&self, _: Owner, _: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        Err(LimitsUnavailable("away".to_owned()))
+    }
+
+    fn set_share(&self, _: u32) {}
 
     async fn check(&self) -> Result<(), LimitsUnavailable> {
         Err(LimitsUnavailable("away".to_owned()))

@@ -74,6 +74,31 @@ async fn missing_ones_are_matched() {
 }
 
 #[tokio::test]
+async fn a_destination_is_named_by_its_uid_too() {
+    let app = App::start();
+    let billing = app.destination(json!({"uid": "billing"})).await;
+    let other = app.destination(json!({"uid": "other"})).await;
+    app.dead_letter(&billing, DeadReason::Exhausted).await;
+    app.dead_letter(&other, DeadReason::Exhausted).await;
+    for list in ["dead-letters", "deliveries", "attempts"] {
+        let by_uid = app.get(&format!("/v1/{list}?destination_id=billing")).await.expect(200);
+        assert_eq!(by_uid["data"].as_array().unwrap().len(), 1, "{list}");
+        assert_eq!(by_uid["data"][0]["destination_id"], billing, "{list}");
+        app.get(&format!("/v1/{list}?destination_id=nobody")).await.problem(400, "invalid_query");
+        let by_id = app.get(&format!("/v1/{list}?destination_id={NO_DESTINATION}")).await.expect(200);
+        assert_eq!(by_id["data"], json!([]), "{list}: one that is gone may have left something");
+    }
+    let job = app.post("/v1/replays", json!({"destination_id": "billing"})).await.expect(202);
+    assert_eq!(job["destination_id"], billing);
+    app.post("/v1/replays", json!({"destination_id": "nobody"})).await.problem(404, "not_found");
+    let (event, _) = app.event(&[&billing, &other]).await;
+    let path = format!("/v1/events/{event}/replay");
+    assert_eq!(app.post(&path, json!({"destination_id": "other"})).await.expect(202)["deliveries"], 1);
+    app.post(&path, json!({"destination_id": "nobody"})).await.problem(404, "not_found");
+    app.post(&path, json!({"destination_id": "no body"})).await.problem(422, "validation_failed");
+}
+
+#[tokio::test]
 async fn what_a_job_refuses() {
     let app = App::start();
     for (body, pointers) in [

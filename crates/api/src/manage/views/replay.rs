@@ -6,7 +6,7 @@ use signalpost_store::manage::{ReplayJob, ReplayState};
 use utoipa::ToSchema;
 
 use crate::openapi::types::{
-    DeliveryIdText, DeliveryStatusText, DestinationIdText, EventIdText, EventPatternText, ReplayIdText,
+    DeliveryIdText, DeliveryStatusText, DestinationIdText, DestinationNameText, EventIdText, EventPatternText, ReplayIdText,
     ReplayStateText, TimeText,
 };
 
@@ -100,9 +100,9 @@ pub enum ReplayAnswer {
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayInput {
-    /// Only to this destination.
-    #[schema(value_type = Option<DestinationIdText>)]
-    pub destination_id: Option<DestinationId>,
+    /// Only to this destination, by its id or its `uid`.
+    #[schema(value_type = Option<DestinationNameText>)]
+    pub destination_id: Option<String>,
     /// Only deliveries that ended so: `dead` (the default), `delivered`, `cancelled`.
     #[schema(value_type = Option<Vec<DeliveryStatusText>>)]
     pub statuses: Option<Vec<DeliveryStatus>>,
@@ -128,9 +128,9 @@ pub struct ReplayInput {
 #[derive(Debug, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventReplayInput {
-    /// Only there; else to each destination that it went to.
-    #[schema(value_type = Option<DestinationIdText>)]
-    pub destination_id: Option<DestinationId>,
+    /// Only there, by its id or its `uid`; else to each destination that it went to.
+    #[schema(value_type = Option<DestinationNameText>)]
+    pub destination_id: Option<String>,
 }
 
 /// What sends an event again.
