@@ -7,7 +7,9 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use signalpost_bus::{Message, Origin};
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, LaneId, TenantId, WaitReason, ordering::LaneKeys};
+use signalpost_core::{
+    DeliveryId, DestinationId, DestinationState, Event, EventId, LaneId, TenantId, WaitReason, ordering::LaneKeys,
+};
 use signalpost_store::ingest::{
     IngestUnit, KeyClaim, NewDelivery, NewEvent, RoutingVersion, Start, UidClaim, UnitOutcome,
 };
@@ -46,6 +48,11 @@ impl Prepared {
         let Posted { event_type, uid, source, meta, data } = posted;
         Self { event: Arc::new(Event { id, tenant_id, event_type, uid, source, meta, data }), content_hash }
     }
+
+    /// The one destination that it is for, where its producer named one.
+    fn names(&self) -> Option<DestinationId> {
+        self.event.meta.destination_id
+    }
 }
 
 /// Where events of a tenant go now.
@@ -55,9 +62,22 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// As it is known here; newer than the version that is outdated.
-    async fn now(state: &AppState, tenant: TenantId, outdated: Option<RoutingVersion>) -> Result<Self, Problem> {
-        let table = state.router.table(tenant, outdated).await?;
+    /// As it is known here; newer than the version that is outdated, and than the destinations that events name.
+    async fn now(
+        state: &AppState,
+        tenant: TenantId,
+        outdated: Option<RoutingVersion>,
+        named: impl Iterator<Item = DestinationId>,
+    ) -> Result<Self, Problem> {
+        let mut table = state.router.table(tenant, outdated).await?;
+        let unknown: Vec<DestinationId> = named.filter(|id| !table.has(*id)).collect();
+        // A commit would find out that the table is old, but what has no destination is not committed.
+        if !unknown.is_empty() {
+            let found = state.ports.store.destinations(&unknown).await?;
+            if found.iter().any(|found| found.tenant_id == tenant && found.state != DestinationState::Deleted) {
+                table = state.router.table(tenant, Some(table.version)).await?;
+            }
+        }
         Ok(Self { table, spilled: state.router.spilled() })
     }
 }
@@ -186,18 +206,19 @@ pub enum Committed {
     Before(signalpost_store::ingest::StoredAnswer),
 }
 
-/// Commits what `build` makes of the present routes, until these are the routes at the commit.
+/// Commits what `build` makes of these events and the present routes, until these are the routes at the commit.
 ///
 /// # Errors
 /// Those of `build`; 422 where the key was used with another body or the store refuses the data; 503.
 pub async fn commit(
     state: &AppState,
     tenant: TenantId,
+    items: &[Prepared],
     mut build: impl FnMut(&Routing) -> Result<Submission, Problem>,
 ) -> Result<Committed, Problem> {
     let mut outdated = None;
     for _ in 0..MOST_ROUNDS {
-        let routing = Routing::now(state, tenant, outdated).await?;
+        let routing = Routing::now(state, tenant, outdated, items.iter().filter_map(Prepared::names)).await?;
         match state.ingest.submit(build(&routing)?).await? {
             UnitOutcome::Committed(outcomes) => return Ok(Committed::Now(outcomes)),
             UnitOutcome::Replayed(answer) => return Ok(Committed::Before(answer)),
@@ -239,7 +260,8 @@ async fn commit_round(
     outdated: Option<RoutingVersion>,
     results: &mut [Option<ItemResult>],
 ) -> Result<RoutingVersion, Problem> {
-    let routing = Routing::now(state, tenant, outdated).await?;
+    let named = open.iter().filter_map(|index| items[*index].names());
+    let routing = Routing::now(state, tenant, outdated, named).await?;
     let mut submissions = Vec::with_capacity(open.len());
     let mut submitted = Vec::with_capacity(open.len());
     for index in open.iter().copied() {

@@ -117,8 +117,9 @@ async fn whole(
     body_hash: [u8; 32],
 ) -> Result<Response, Problem> {
     let places = places(&items);
+    let good: Vec<Prepared> = items.iter().filter_map(|item| item.as_ref().ok()).cloned().collect();
     let mut shown = None;
-    let committed = accept::commit(state, tenant, |routing| {
+    let committed = accept::commit(state, tenant, &good, |routing| {
         let mut routed = Vec::new();
         let mut slots = Vec::with_capacity(items.len());
         for (item, place) in items.iter().zip(&places) {

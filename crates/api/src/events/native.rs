@@ -60,7 +60,10 @@ pub fn read(text: &str, keep: Keep<'_>) -> Result<Posted, Problem> {
 
 /// 404: what an event names as its destination is no id. A `uid` would have to be looked up for every event.
 fn no_destination_id() -> Problem {
-    Problem::new(Code::NotFound, "There is no such destination: an event names it by its id (`dst_…`), not by its `uid`.")
+    Problem::new(
+        Code::NotFound,
+        "There is no such destination: an event names it by its id (`dst_…`), not by its `uid`.",
+    )
 }
 
 /// 404: the destination that an event names.

@@ -68,7 +68,7 @@ async fn accept(state: &AppState, tenant: TenantId, body: Body) -> Result<Respon
     let destination = posted.meta.destination_id;
     let prepared = Prepared::new(state, tenant, posted);
     let mut first = Bytes::new();
-    let committed = accept::commit(state, tenant, |routing| {
+    let committed = accept::commit(state, tenant, std::slice::from_ref(&prepared), |routing| {
         let routed = accept::route(state, routing, &prepared)?;
         first = routed.answer();
         let claim = key.as_ref().zip(body_hash).map(|(key, body_hash)| KeyClaim {

@@ -77,6 +77,11 @@ impl Table {
         found.into_iter().map(|index| &self.targets[index]).collect()
     }
 
+    /// Whether this picture has a destination.
+    pub fn has(&self, id: DestinationId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
     /// The one destination that an event names, whatever it wants: none where it is disabled. `None`: there is no such one.
     pub fn only(&self, id: DestinationId) -> Option<Vec<&Target>> {
         self.by_id.get(&id).map(|index| index.iter().map(|index| &self.targets[*index]).collect())

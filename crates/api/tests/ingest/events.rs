@@ -150,8 +150,7 @@ async fn every_field_has_its_rule() {
     assert_eq!(post(&app, &body.to_string()).await.problem(422, "validation_failed"), ["/labels"]);
 
     // What is null is as if it were not there, but for `data`.
-    let body =
-        json!({"type": "a", "data": null, "uid": null, "labels": null, "occurred_at": null, "ordering_key": null,
+    let body = json!({"type": "a", "data": null, "uid": null, "labels": null, "occurred_at": null, "ordering_key": null,
                "data_base64": null});
     post(&app, &body.to_string()).await.expect(202);
     let longest = json!({"type": "x".repeat(256), "data": 1, "uid": "ü".repeat(256), "source": "s".repeat(256)});

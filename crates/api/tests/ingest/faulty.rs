@@ -9,7 +9,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use signalpost_core::{CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp};
+use signalpost_core::{
+    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
+};
 use signalpost_store::{
     Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, StoreError,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
@@ -40,6 +42,8 @@ pub struct Faults {
     pub away: AtomicBool,
     /// Its clock is that many seconds ahead.
     pub seconds_ahead: AtomicUsize,
+    /// Who asks to be told of changes is told of none.
+    pub tells_nothing: AtomicBool,
     /// Groups that it was given.
     pub groups: AtomicUsize,
     /// The group with this number is not taken, from 1.
@@ -91,6 +95,9 @@ impl IngestStore for FaultyStore {
     }
 
     fn changes(&self) -> Changes {
+        if self.faults.tells_nothing.load(Ordering::SeqCst) {
+            return tokio::sync::watch::channel(0).1;
+        }
         self.inner.changes()
     }
 }

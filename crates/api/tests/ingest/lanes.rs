@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use serde_json::{Value, json};
 use signalpost_api::{IngestSettings, Settings};
 use signalpost_bus::Bus as _;
-use signalpost_core::{EventId, LaneId, Guarantee, TenantId, WaitReason};
+use signalpost_core::{EventId, Guarantee, LaneId, TenantId, WaitReason};
 use signalpost_store::{
     DispatchStore as _, NEVER, ReadStore as _,
     dispatch::Standing,
@@ -22,8 +22,7 @@ const ORDERED: &str = r#"{"type":"a","data":{"customer":7},"ordering_key":"k"}"#
 
 /// All deliveries to a destination, in the order of their ids.
 async fn to(app: &App, destination: &str) -> Vec<DeliveryView> {
-    let filter =
-        DeliveryFilter { destination_id: Some(app::destination_id(destination)), ..DeliveryFilter::default() };
+    let filter = DeliveryFilter { destination_id: Some(app::destination_id(destination)), ..DeliveryFilter::default() };
     let page = Page { limit: 5000, after: None, descending: false };
     app.store.list_deliveries(TenantId::DEFAULT, &filter, page).await.unwrap()
 }
@@ -81,9 +80,7 @@ async fn keys_stand_where_the_destination_says() {
         lanes.push(of);
     }
     // Ids made in one millisecond have no order, so the lanes are counted.
-    let count = |of: &[Option<LaneId>], key: &str| {
-        of.iter().filter(|lane| **lane == Some(LaneId::of(key))).count()
-    };
+    let count = |of: &[Option<LaneId>], key: &str| of.iter().filter(|lane| **lane == Some(LaneId::of(key))).count();
     assert_eq!((count(&lanes[0], "7"), count(&lanes[0], "8")), (2, 1), "a number and its text are one key");
     assert_eq!(lanes[0].iter().filter(|lane| lane.is_none()).count(), 1, "an object is no key");
     assert_eq!((count(&lanes[1], "eu"), count(&lanes[1], "us")), (1, 1));
@@ -156,8 +153,7 @@ async fn drain(app: &App, destination: &str) -> Vec<EventId> {
     let mut order = Vec::new();
     loop {
         let views = to(app, destination).await;
-        let heads: Vec<_> =
-            views.iter().filter(|view| view.waiting.is_some_and(|(due, _)| due != NEVER)).collect();
+        let heads: Vec<_> = views.iter().filter(|view| view.waiting.is_some_and(|(due, _)| due != NEVER)).collect();
         let [head] = heads[..] else {
             assert!(heads.is_empty() && views.iter().all(|view| view.state.is_final()), "{heads:?}");
             return order;
@@ -188,9 +184,8 @@ async fn a_batch_keeps_its_order_where_routes_change_in_its_midst() {
     let faults = Arc::new(Faults::default());
     let theirs = Arc::clone(&faults);
     let ingest = IngestSettings { group_deliveries: 5, ..IngestSettings::default() };
-    let app = App::start_with(Settings { ingest, ..Settings::default() }, |store| {
-        Arc::new(FaultyStore::new(store, theirs))
-    });
+    let app =
+        App::start_with(Settings { ingest, ..Settings::default() }, |store| Arc::new(FaultyStore::new(store, theirs)));
     let id = app.destination(json!({"ordering": "key"})).await;
     let other = app.destination(json!({"event_types": ["nothing"]})).await;
     faults.restless.lock().unwrap().replace(app::destination_id(&other));
@@ -206,9 +201,8 @@ async fn behind_what_the_store_did_not_take_nothing_of_the_lane_is_accepted() {
     let faults = Arc::new(Faults::default());
     let theirs = Arc::clone(&faults);
     let ingest = IngestSettings { group_deliveries: 2, ..IngestSettings::default() };
-    let app = App::start_with(Settings { ingest, ..Settings::default() }, |store| {
-        Arc::new(FaultyStore::new(store, theirs))
-    });
+    let app =
+        App::start_with(Settings { ingest, ..Settings::default() }, |store| Arc::new(FaultyStore::new(store, theirs)));
     let id = app.destination(json!({"ordering": "key"})).await;
     let event = |n| json!({"type": "a", "data": n, "ordering_key": "k", "uid": format!("u{n}")});
     let body = json!({"events": (0..6).map(event).collect::<Vec<_>>()});

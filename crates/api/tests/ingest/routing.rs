@@ -9,7 +9,11 @@ use signalpost_store::{
     read::{DeliveryFilter, Page},
 };
 
-use super::{App, Arc, app, messages, post};
+use super::{
+    App, Arc, app,
+    faulty::{Faults, FaultyStore},
+    messages, post,
+};
 
 /// The destinations of an event's deliveries and what each waits for.
 async fn deliveries(app: &App, answer: &serde_json::Value) -> Vec<(String, Option<WaitReason>)> {
@@ -43,6 +47,26 @@ async fn a_change_made_behind_the_back_of_the_process_is_seen_by_the_commit() {
     use signalpost_store::ManageStore as _;
     app.store.delete_destination(TenantId::DEFAULT, app::destination_id(&id)).await.unwrap();
     assert_eq!(post(&app, r#"{"type":"a","data":1}"#).await.expect(202)["deliveries"], 0);
+}
+
+/// A table that is older than a destination knows no such id; the commit would tell, but nothing came so far.
+#[tokio::test]
+async fn a_destination_that_was_just_made_can_be_named() {
+    let faults = Arc::new(Faults::default());
+    faults.tells_nothing.store(true, std::sync::atomic::Ordering::SeqCst);
+    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, faults)));
+    for way in ["single", "batch", "keyed"] {
+        post(&app, r#"{"type":"a","data":1}"#).await.expect(202);
+        let id = app.destination(json!({})).await;
+        let event = json!({"data": 1, "destination_id": id});
+        let batch = json!({"events": [event.clone()]});
+        let answer = match way {
+            "single" => app.post("/v1/events", event).await.expect(202),
+            "batch" => app.post("/v1/events/batch", batch).await.expect(202)["results"][0].clone(),
+            _ => app.keyed("/v1/events/batch", "k", &batch).await.expect(202)["results"][0].clone(),
+        };
+        assert_eq!(answer["deliveries"], 1, "{way}");
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use signalpost_api::{Api, Ports, Settings};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
-    AttemptOutcome, Clock, DeadReason, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee, OutboxId,
-    TenantId, Timestamp,
+    AttemptOutcome, Clock, DeadReason, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee,
+    OutboxId, TenantId, Timestamp,
 };
 use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy};

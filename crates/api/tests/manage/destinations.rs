@@ -338,7 +338,8 @@ async fn what_a_circuit_did_is_shown_and_is_no_change() {
     let before = app.get(&path).await.expect(200);
     let since = app.clock.now();
     let reason = "5 failures in a row; the last: answered 500".to_owned();
-    let record = CircuitRecord { state: CircuitState::Open, since: Some(since), trips: 2, reason: Some(reason.clone()) };
+    let record =
+        CircuitRecord { state: CircuitState::Open, since: Some(since), trips: 2, reason: Some(reason.clone()) };
     app.store.record_circuits(&[(destination_id(&id), record)]).await.unwrap();
     let after = app.get(&path).await.expect(200);
     assert_eq!(

@@ -6,8 +6,8 @@ use signalpost_store::manage::{ReplayJob, ReplayState};
 use utoipa::ToSchema;
 
 use crate::openapi::types::{
-    DeliveryIdText, DeliveryStatusText, DestinationIdText, DestinationNameText, EventIdText, EventPatternText, ReplayIdText,
-    ReplayStateText, TimeText,
+    DeliveryIdText, DeliveryStatusText, DestinationIdText, DestinationNameText, EventIdText, EventPatternText,
+    ReplayIdText, ReplayStateText, TimeText,
 };
 
 /// A job that sends past deliveries again.
