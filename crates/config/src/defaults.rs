@@ -12,8 +12,22 @@ use crate::{ConfigError, error::nearest};
 pub type DestinationDefaults = Map<String, Value>;
 
 /// Members that may have a default of the operator's.
-pub const MEMBERS: &[&str] =
-    &["event_types", "method", "headers", "body_format", "timeout_ms", "rate_limit", "max_in_flight", "retry"];
+pub const MEMBERS: &[&str] = &[
+    "event_types",
+    "method",
+    "headers",
+    "body_format",
+    "timeout_ms",
+    "rate_limit",
+    "max_in_flight",
+    "retry",
+    "circuit",
+    "guarantee",
+    "ordering",
+    "ordering_key_from",
+    "ordering_on_dead",
+    "disable_after",
+];
 
 /// Reads the table.
 ///

@@ -209,7 +209,9 @@ fn the_environment_stands_before_the_file() {
             "retention_days = 7\ndead_letter_retention_days = 8.5\negress_allow = [\"10.0.0.0/8\"]\n\
              require_https = false\nadmin_key_file = {key:?}\n\
              [kafka]\n\"client.id\" = \"file\"\n\"linger.ms\" = 5\n\
-             [destination_defaults]\ntimeout_ms = 5000\nretry = {{ strategy = \"schedule\", delays_ms = [10] }}\n"
+             [destination_defaults]\ntimeout_ms = 5000\nretry = {{ strategy = \"schedule\", delays_ms = [10] }}\n\
+             circuit = {{ open_ms = 500 }}\nguarantee = \"at_most_once\"\nordering = \"key\"\n\
+             ordering_key_from = \"/data/id\"\nordering_on_dead = \"block\"\ndisable_after = {{ days = 3 }}\n"
         ),
     )
     .unwrap();
@@ -230,6 +232,8 @@ fn the_environment_stands_before_the_file() {
     );
     assert_eq!(settings.destination_defaults["timeout_ms"], 5000);
     assert_eq!(settings.destination_defaults["retry"]["delays_ms"][0], 10);
+    assert_eq!(settings.destination_defaults["circuit"]["open_ms"], 500);
+    assert_eq!(settings.destination_defaults["ordering_on_dead"], "block");
 }
 
 #[test]

@@ -75,8 +75,8 @@ impl IngestStore for FaultyStore {
             return Err(StoreError::Unavailable("the test let it fail".to_owned()));
         }
         let restless = *self.faults.restless.lock().unwrap();
-        if let Some(id) = restless.filter(|_| number % 3 == 0 && !group.units.is_empty()) {
-            self.inner.set_paused(TenantId::DEFAULT, id, number % 2 == 0).await?;
+        if let Some(id) = restless.filter(|_| number.is_multiple_of(3) && !group.units.is_empty()) {
+            self.inner.set_paused(TenantId::DEFAULT, id, number.is_multiple_of(2)).await?;
         }
         if group.units.iter().flat_map(|unit| &unit.events).any(|new| new.event.event_type == REFUSED) {
             return Err(StoreError::Data("the test refuses it".to_owned()));
