@@ -155,7 +155,8 @@ impl Load {
             match answer {
                 Ok((status, _)) if status.as_u16() == 202 => return (Some(now), tries),
                 Ok((status, said)) if !status.is_server_error() => {
-                    self.progress.println(format!("refused: {status}: {}", String::from_utf8_lossy(&said)));
+                    let said = String::from_utf8_lossy(&said).into_owned();
+                    self.progress.suspend(|| eprintln!("refused: {status}: {said}"));
                     return (None, tries);
                 }
                 Ok(_) | Err(_) if now >= until => return (None, tries),

@@ -42,12 +42,18 @@ pub struct Options {
     /// Events posted each second, so that they come in over many kills; 0: as fast as they are accepted.
     #[arg(long, default_value_t = 400.0)]
     rate: f64,
-    /// So many events of a lane are posted as one batch.
-    #[arg(long, default_value_t = 1)]
-    batch: usize,
+    /// So many events of a lane are posted one right after the other, before its producer turns to the next lane.
+    #[arg(long, default_value_t = 5)]
+    in_a_row: usize,
+    /// These are posted as one batch.
+    #[arg(long)]
+    batch: bool,
     /// Seconds between two kills; 0: none.
     #[arg(long, default_value_t = 5.0)]
     kill_every: f64,
+    /// The destinations ask for no order: shows that the check finds what is overtaken.
+    #[arg(long)]
+    unordered: bool,
     /// Producers; each has lanes of its own and posts their events one after the other.
     #[arg(long, default_value_t = 50)]
     producers: usize,
@@ -63,7 +69,11 @@ pub struct Options {
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
     let mut run = Run::start(target, Size { apis: 1, dispatchers: 2, retries: 1 }, &[]).await?;
     let behaviour = Behaviour::fails(options.fails).after(Duration::from_millis(options.latency_ms));
-    let further = json!({"ordering": "key", "retry": payload::patient_retry(), "circuit": {"enabled": false}});
+    let mut further = json!({"retry": payload::patient_retry()});
+    if !options.unordered {
+        further["ordering"] = json!("key");
+        further["circuit"] = json!({"enabled": false});
+    }
     let destinations = run.destinations(&run.target.api, "ordered", options.destinations, behaviour, &further).await?;
     let total = options.lanes * options.events;
     let load = run.load("posting", total, options.producers, Duration::from_secs(120));
@@ -157,36 +167,39 @@ fn produce(load: &Load, options: &Options, destinations: &[Destination]) -> toki
         let (load, options, types) = (load.clone(), options.clone(), Arc::clone(&types));
         producers.spawn(async move {
             let lanes: Vec<usize> = (producer..options.lanes).step_by(options.producers).collect();
-            let between = if options.rate > 0.0 {
-                seconds(count_of(options.producers * options.batch) / options.rate)
-            } else {
-                Duration::ZERO
-            };
+            let between =
+                if options.rate > 0.0 { seconds(count_of(options.producers) / options.rate) } else { Duration::ZERO };
             let mut due = load.epoch.now() + between.mul_f64(count_of(producer) / count_of(options.producers));
             let mut done = 0;
             while done < options.events {
-                let now = options.batch.clamp(1, options.events - done);
+                let in_a_row = options.in_a_row.clamp(1, options.events - done);
                 for lane in &lanes {
-                    let event = Event {
-                        event_type: types[lane % types.len()].clone(),
-                        ordering_key: Some(format!("lane-{lane}")),
-                        bytes: 500,
-                        group: u32::try_from(*lane).unwrap_or(u32::MAX),
-                        api: None,
-                    };
-                    load.epoch.sleep_until(due).await;
-                    if now == 1 {
-                        load.post_one(&event, due).await;
-                    } else {
-                        load.post_batch(&vec![event; now]).await;
+                    let events = vec![event(&options, &types, *lane); in_a_row];
+                    for part in events.chunks(if options.batch { in_a_row } else { 1 }) {
+                        load.epoch.sleep_until(due).await;
+                        match part {
+                            [event] => load.post_one(event, due).await,
+                            events => drop(load.post_batch(events).await),
+                        }
+                        let next = due + between.mul_f64(count_of(part.len()));
+                        due = if between.is_zero() { load.epoch.now() } else { next };
                     }
-                    due = if between.is_zero() { load.epoch.now() } else { due + between };
                 }
-                done += now;
+                done += in_a_row;
             }
         });
     }
     producers
+}
+
+fn event(options: &Options, types: &[String], lane: usize) -> Event {
+    Event {
+        event_type: types[lane % types.len()].clone(),
+        ordering_key: (!options.unordered).then(|| format!("lane-{lane}")),
+        bytes: 500,
+        group: u32::try_from(lane).unwrap_or(u32::MAX),
+        api: None,
+    }
 }
 
 /// Kills one of the dispatchers, or the one process, and starts it again.
