@@ -107,6 +107,7 @@ impl People {
             checker.expect(id, &name, rate, most, Instant::now());
             if let Some(expected) = checker.destinations.get_mut(&id) {
                 (expected.reference, expected.routed) = (reference, manner != Manner::Gone);
+                expected.blocks = spec["ordering_on_dead"] == "block";
             }
         });
         self.world.tell("people", format_args!("{name} is {id}, {manner:?}: {spec}"));
@@ -144,7 +145,12 @@ impl People {
         // Old and new limits may both be in use for a while: nothing is expected of them then.
         self.world.ask(|checker| checker.expect(id, &name, None, None, Instant::now()));
         let rng = &mut self.client.rng;
-        let patch = match rng.index(4) {
+        let kind = rng.index(5);
+        if kind == 4 {
+            self.world.ask(|checker| checker.unblocks(id));
+        }
+        let patch = match kind {
+            4 => json!({ "ordering_on_dead": "continue" }),
             0 => json!({ "url": url(rng) }),
             1 => json!({ "max_in_flight": rng.between(1, 20) }),
             2 => json!({ "rate_limit": { "per_second": rng.between(5, 50) } }),
@@ -265,7 +271,7 @@ fn spec(rng: &mut Rng, name: &str, reference: bool) -> Value {
         });
         if rng.chance(0.5) {
             spec["ordering"] = json!("key");
-            spec["ordering_on_dead"] = json!(if rng.chance(0.3) { "block" } else { "continue" });
+            spec["ordering_on_dead"] = json!(if rng.chance(0.4) { "block" } else { "continue" });
         }
         if rng.chance(0.25) {
             spec["guarantee"] = json!("at_most_once");

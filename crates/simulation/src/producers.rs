@@ -80,7 +80,7 @@ fn event(client: &mut Client, post: u64, index: u64) -> Value {
         "uid": format!("{}-{post}-{index}", client.name().replace(' ', "-")),
         "data": { "n": post },
     });
-    if ORDERED && client.rng.chance(0.7) {
+    if ORDERED && client.rng.chance(0.85) {
         event["ordering_key"] = json!(format!("k{}", client.rng.between(1, KEYS)));
     }
     event

@@ -7,7 +7,7 @@ use signalpost_store::dispatch::{DeliveryWrite, Written};
 use signalpost_store_sqlite::simulation::Change;
 use tokio::time::Instant;
 
-use super::{Checker, Invariant, Known, Violation};
+use super::{Checker, Invariant, Known, Violation, lanes::Joined};
 
 impl Checker {
     /// Takes over what one call changed.
@@ -16,11 +16,15 @@ impl Checker {
     /// A transition that is not in the state machine, an attempt out of turn, a lane out of order.
     pub fn changed(&mut self, changes: &[Change], now: Instant) -> Result<(), Violation> {
         let mut touched = BTreeMap::new();
+        let mut joined = Vec::new();
         for change in changes {
             match change {
                 Change::Event { event, uid } => {
                     // Born before it in the same transaction, or after: both are fine.
                     self.events.entry(*event).or_default();
+                    if let Some(uid) = uid {
+                        self.uid_of.insert(*event, uid.clone());
+                    }
                     if let Some(first) = uid.as_ref().and_then(|uid| self.uids.insert(uid.clone(), *event))
                         && first != *event
                     {
@@ -28,9 +32,10 @@ impl Checker {
                         return Violation::of(Invariant::Durable, text);
                     }
                 }
-                Change::Born { .. } => self.born(change, now)?,
-                Change::Moved { delivery, from, to, .. } => {
+                Change::Born { .. } => joined.extend(self.born(change, now)?),
+                Change::Moved { delivery, from, to, reason } => {
                     self.moved(*delivery, *from, *to)?;
+                    self.judged(*delivery, *reason);
                     touched.insert(*delivery, to.1);
                 }
                 Change::Gone { delivery } => {
@@ -44,6 +49,7 @@ impl Checker {
                 }
             }
         }
+        self.in_order(&joined)?;
         for (delivery, counted) in touched {
             let recorded = self.deliveries.get(&delivery).map_or(0, |known| known.attempts.len());
             if recorded != counted as usize {
@@ -54,9 +60,9 @@ impl Checker {
         Ok(())
     }
 
-    fn born(&mut self, change: &Change, now: Instant) -> Result<(), Violation> {
-        let Change::Born { delivery, event, destination, state, lane, at_most_once, .. } = change else {
-            return Ok(());
+    fn born(&mut self, change: &Change, now: Instant) -> Result<Option<Joined>, Violation> {
+        let Change::Born { delivery, event, destination, state, replay_of, lane, at_most_once } = change else {
+            return Ok(None);
         };
         if state.is_final() {
             return Violation::of(Invariant::NeverForgotten, format!("{delivery} is born {state:?}"));
@@ -64,13 +70,6 @@ impl Checker {
         self.events.entry(*event).or_default().insert(*destination);
         if self.destinations.get(destination).is_some_and(|expected| expected.reference) {
             self.unsent.insert(*delivery, now);
-        }
-        if let Some((lane, place)) = lane {
-            let open: &mut BTreeMap<i64, DeliveryId> = self.lanes.entry((*destination, *lane)).or_default();
-            if let Some(other) = open.insert(*place, *delivery) {
-                let text = format!("{delivery} has the place of {other}, which has not ended");
-                return Violation::of(Invariant::Order, text);
-            }
         }
         let known = Known {
             event: *event,
@@ -82,7 +81,17 @@ impl Checker {
             requests: 0,
         };
         self.deliveries.insert(*delivery, known);
-        Ok(())
+        let joined = lane.map(|(lane, place)| Joined {
+            lane: (*destination, lane),
+            place,
+            delivery: *delivery,
+            event: *event,
+            replay_of: *replay_of,
+        });
+        if let Some(joined) = &joined {
+            self.joins(joined)?;
+        }
+        Ok(joined)
     }
 
     fn moved(
@@ -108,12 +117,7 @@ impl Checker {
         known.state = to.0;
         if to.0.is_final() {
             self.unsent.remove(&delivery);
-            if let Some((lane, place)) = known.lane
-                && let Some(open) = self.lanes.get_mut(&(known.destination, lane))
-                && open.get(&place) == Some(&delivery)
-            {
-                open.remove(&place);
-            }
+            self.leaves(delivery, to.0);
         }
         Ok(())
     }

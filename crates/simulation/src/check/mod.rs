@@ -6,6 +6,7 @@
 
 mod changes;
 mod circuits;
+mod lanes;
 mod requests;
 mod tokens;
 
@@ -19,7 +20,11 @@ use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, 
 use tokio::time::Instant;
 
 pub use self::requests::Request;
-use self::{circuits::Circuit, tokens::Allowance};
+use self::{
+    circuits::Circuit,
+    lanes::{Lane, LaneKey},
+    tokens::Allowance,
+};
 use crate::knobs::Knobs;
 
 /// How long a delivery to a healthy destination may wait for its first request while nothing of ours is wrong.
@@ -116,6 +121,8 @@ pub struct Expected {
     pub reference: bool,
     /// Every event goes there.
     pub routed: bool,
+    /// A dead delivery blocks its lane there.
+    pub blocks: bool,
     /// When a person was told that it is paused; None: it may be sent to.
     pub paused_at: Option<Instant>,
     circuit: Option<Circuit>,
@@ -136,8 +143,8 @@ pub struct Checker {
     pub destinations: BTreeMap<DestinationId, Expected>,
     events: BTreeMap<EventId, BTreeSet<DestinationId>>,
     uids: BTreeMap<String, EventId>,
-    /// The open deliveries of lanes, by their places.
-    lanes: BTreeMap<(DestinationId, [u8; 16]), BTreeMap<i64, DeliveryId>>,
+    uid_of: BTreeMap<EventId, String>,
+    lanes: BTreeMap<LaneKey, Lane>,
     /// All requests so far, by delivery and number.
     sent: BTreeSet<(DeliveryId, u32)>,
     /// All requests.
@@ -162,6 +169,7 @@ impl Checker {
             destinations: BTreeMap::new(),
             events: BTreeMap::new(),
             uids: BTreeMap::new(),
+            uid_of: BTreeMap::new(),
             lanes: BTreeMap::new(),
             sent: BTreeSet::new(),
             requests: Vec::new(),

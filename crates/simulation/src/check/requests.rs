@@ -77,20 +77,10 @@ impl Checker {
                 format!("{delivery} is sent for the {}. time", known.requests),
             );
         }
-        if let Some((lane, place)) = known.lane
-            && let Some((first, earlier)) =
-                self.lanes.get(&(known.destination, lane)).and_then(|open| open.iter().next())
-        {
-            if *first < place {
-                let text = format!("{delivery} starts while {earlier}, which is before it in its lane, has not ended");
-                return Violation::of(Invariant::Order, text);
-            }
-            if known.state.is_final() && known.state != DeliveryState::Cancelled {
-                let text = format!("{delivery} has ended and starts again, behind {earlier} in its lane");
-                return Violation::of(Invariant::Order, text);
-            }
-        }
         let destination = known.destination;
+        if let Some(known) = self.deliveries.get(&delivery) {
+            self.may_start(delivery, known)?;
+        }
         let dispatchers = if SHARED_SLOTS { 1 } else { self.dispatchers };
         if let Some(expected) = self.destinations.get_mut(&destination) {
             expected.in_flight += 1;
