@@ -38,6 +38,10 @@ pub struct Options {
     /// For so many seconds.
     #[arg(long, default_value_t = 20)]
     away: u64,
+    /// Seconds between two kills (`kill -9`, started again) of the dispatchers in turn, so that the destination moves from
+    /// one to the other; 0: none.
+    #[arg(long, default_value_t = 0)]
+    kill_every: u64,
     /// How long the receiver takes to answer, in milliseconds.
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
@@ -64,7 +68,7 @@ enum Outage {
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
     let mut run = Run::start(target, Size { apis: 1, dispatchers: 2, retries: 1 }, &[]).await?;
-    if options.redis_outage != Outage::No {
+    if options.redis_outage != Outage::No || options.kill_every > 0 {
         run.target.cluster()?;
     }
     let limit = json!({"rate_limit": {"per_second": options.per_second, "burst": options.burst}});
@@ -77,6 +81,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let bar = bar("limited", options.waiting);
     let (mut away_from, mut back_at, mut outage) = (None, None, options.redis_outage);
     let mut last = (0, run.epoch.now());
+    let (mut kills, mut next_kill) = (0, last.1 + Duration::from_secs(options.kill_every));
     loop {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let (arrived, now) = (run.receiver.log().len(), run.epoch.now());
@@ -95,6 +100,14 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
             back(&mut run, options.redis_outage)?;
             back_at = Some(run.epoch.now());
         }
+        if options.kill_every > 0 && now >= next_kill {
+            let dispatchers = &mut run.target.cluster()?.dispatchers;
+            let turn = kills % dispatchers.len();
+            let dispatcher = &mut dispatchers[turn];
+            tokio::task::block_in_place(|| dispatcher.kill().and_then(|()| dispatcher.restart()))?;
+            kills += 1;
+            next_kill = run.epoch.now() + Duration::from_secs(options.kill_every);
+        }
         let account = run.arrived(posted.range, |_| true, 0, Duration::ZERO).await;
         if (account.lost == 0 && back_at.is_some() == away_from.is_some())
             || now > last.1 + Duration::from_secs(options.give_up)
@@ -108,6 +121,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut report = report(&run, options, away_from.zip(back_at));
     report.none("lost", account.lost);
     report.tell("duplicates", count_of(account.duplicates), "");
+    report.tell("kills", count_of(kills), "");
     Ok(report)
 }
 
@@ -154,7 +168,8 @@ fn report(run: &Run, options: &Options, outage: Option<(Duration, Duration)>) ->
     // A window that begins with the first request and ends before the last: work waits in all of it. With an outage, the
     // time with Redis, and the time without, each by itself.
     let spans = match outage {
-        None => vec![("", first, last, true)],
+        // A killed dispatcher's work moves when its session has ended: no floor is promised for that.
+        None => vec![("", first, last, options.kill_every == 0)],
         Some((from, back)) => vec![
             (", before the outage", first, from, true),
             (", while Redis is away", from, back, false),
