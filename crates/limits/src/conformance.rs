@@ -3,6 +3,9 @@
 //! Shared limits may be away for a moment (a busy machine, 50 ms): whoever claims then asks again, and tokens come
 //! from a fallback that keeps the same promise.
 
+mod circuits;
+mod slots;
+
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures::future::join_all;
@@ -22,7 +25,7 @@ pub struct World {
     pub entropy: Arc<dyn Entropy>,
 }
 
-/// Runs every case. The factory makes one more client of the same shared limits.
+/// Runs every case. The factory makes one more client of the same shared limits, which are not new: buckets that nobody used are full.
 ///
 /// # Panics
 /// The limits do not do what they must.
@@ -37,6 +40,11 @@ pub async fn exercise<F: AsyncFn() -> Arc<dyn Limits>>(factory: F, world: &World
     claims_belong_to_one(&*one, &*two, world).await;
     one_of_many_gets_a_claim(&one, &two, world).await;
     leases_end_unless_renewed(&*one, &*two, world).await;
+    // Two dispatchers, from now on.
+    one.set_share(2);
+    two.set_share(2);
+    slots::exercise(&*one, &*two, world).await;
+    circuits::exercise(&one, &two, world).await;
 }
 
 impl World {
@@ -71,6 +79,22 @@ async fn asked<T>(mut ask: impl AsyncFnMut() -> Result<T, LimitsUnavailable>) ->
         }
     };
     tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("the limits answer within {DEADLINE:?}"))
+}
+
+/// Answered by the shared limits for certain, not by what stands in for them: they are there before, and after.
+async fn surely<T>(limits: &dyn Limits, mut ask: impl AsyncFnMut() -> Result<T, LimitsUnavailable>) -> T {
+    let asking = async {
+        loop {
+            is_well(limits).await;
+            let answer = ask().await;
+            if limits.check().await.is_ok()
+                && let Ok(answer) = answer
+            {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("the limits are there within {DEADLINE:?}"))
 }
 
 async fn take(limits: &dyn Limits, requests: &[TokenRequest]) -> Vec<TokenGrant> {

@@ -331,5 +331,4 @@ fn open_time(policy: &CircuitPolicy, in_a_row: u32, entropy: &dyn Entropy) -> Du
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

@@ -24,10 +24,7 @@ pub struct CircuitTable {
 impl CircuitTable {
     /// Takes in what was seen, and says how the circuit is.
     pub fn report(&mut self, now: Timestamp, report: &CircuitReport) -> CircuitView {
-        if self.circuits.len() >= self.prune_at.max(PRUNE_ABOVE) {
-            self.circuits.retain(|_, (circuit, at)| now.since(*at) < circuit.kept_for());
-            self.prune_at = self.circuits.len().saturating_mul(2);
-        }
+        self.prune(now);
         let (circuit, at) = self.circuits.entry(report.destination_id).or_insert_with(|| (Circuit::default(), now));
         *at = now;
         step(circuit, now, report)
@@ -35,7 +32,20 @@ impl CircuitTable {
 
     /// Knows a circuit as somebody else does.
     pub fn know(&mut self, now: Timestamp, id: DestinationId, circuit: Circuit) {
+        self.prune(now);
         self.circuits.insert(id, (circuit, now));
+    }
+
+    /// A circuit that is known.
+    pub fn get(&self, id: DestinationId) -> Option<&Circuit> {
+        self.circuits.get(&id).map(|(circuit, _)| circuit)
+    }
+
+    fn prune(&mut self, now: Timestamp) {
+        if self.circuits.len() >= self.prune_at.max(PRUNE_ABOVE) {
+            self.circuits.retain(|_, (circuit, at)| now.since(*at) < circuit.kept_for());
+            self.prune_at = self.circuits.len().saturating_mul(2);
+        }
     }
 
     /// How many circuits are kept.
@@ -99,5 +109,4 @@ impl Entropy for Jitter {
 }
 
 #[cfg(test)]
-#[path = "circuits_tests.rs"]
 mod tests;

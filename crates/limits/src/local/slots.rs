@@ -94,5 +94,4 @@ fn may_have(now: Duration, owner: Owner, max: u32, owners: &BTreeMap<Owner, Shar
 }
 
 #[cfg(test)]
-#[path = "slots_tests.rs"]
 mod tests;

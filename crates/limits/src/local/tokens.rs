@@ -1,7 +1,8 @@
 //! Token buckets by destination.
 //!
-//! A bucket starts full, fills at its rate up to its burst, and gives whole tokens only: in any time t a destination
-//! gets at most `burst + rate × t`. A bucket that must be full again by now is forgotten, as a new one is the same.
+//! A bucket fills at its rate up to its burst, and gives whole tokens only: in any time t a destination gets at most
+//! `burst + rate × t`. It starts full, or, where buckets were begun at some moment, with what came since. A bucket that must be full
+//! again by now is forgotten, as a new one is the same.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,8 +23,6 @@ struct Bucket {
     at: Duration,
     /// By when it is full if nobody takes any.
     full_at: Duration,
-    /// Used, and not yet told to whoever shares the limit. Always 0 in a bucket that nobody shares.
-    untold: u32,
 }
 
 /// Buckets of one process. Times are of one monotonic clock.
@@ -32,37 +31,25 @@ pub struct TokenBuckets {
     buckets: HashMap<DestinationId, Bucket>,
     /// Prune when there are more.
     prune_at: usize,
+    /// When all buckets were empty; None: they start full.
+    empty_at: Option<Duration>,
 }
 
 impl TokenBuckets {
+    /// Buckets that are all empty at that moment, and stay so until then.
+    pub fn empty_at(moment: Duration) -> Self {
+        Self { empty_at: Some(moment), ..Self::default() }
+    }
+
     /// Takes what there is, up to what is wanted.
     pub fn take(&mut self, now: Duration, request: &TokenRequest) -> TokenGrant {
         let bucket = self.filled(now, request.destination_id, request.limit);
         let granted = whole(bucket.tokens).min(request.wanted);
-        bucket.tokens = (bucket.tokens - f64::from(granted)).max(0.0);
+        bucket.tokens -= f64::from(granted);
         bucket.full_at = now + time_for(request.limit.burst() - bucket.tokens, request.limit);
         let retry_after =
             if granted < request.wanted { time_for(1.0 - bucket.tokens, request.limit) } else { Duration::ZERO };
         TokenGrant { granted, retry_after }
-    }
-
-    /// Puts tokens back that were taken and not used. Where the bucket is forgotten by now, it is full anyway.
-    pub fn give_back(&mut self, id: DestinationId, limit: RateLimit, tokens: u32) {
-        if let Some(bucket) = self.buckets.get_mut(&id) {
-            bucket.tokens = (bucket.tokens + f64::from(tokens)).min(limit.burst());
-        }
-    }
-
-    /// Remembers tokens that were used and are to be told to whoever shares the limit.
-    pub fn add_untold(&mut self, id: DestinationId, tokens: u32) {
-        if let Some(bucket) = self.buckets.get_mut(&id) {
-            bucket.untold = bucket.untold.saturating_add(tokens);
-        }
-    }
-
-    /// Takes away and returns what is to be told.
-    pub fn take_untold(&mut self, id: DestinationId) -> u32 {
-        self.buckets.get_mut(&id).map_or(0, |bucket| std::mem::take(&mut bucket.untold))
     }
 
     /// How many buckets are kept.
@@ -82,7 +69,12 @@ impl TokenBuckets {
             self.prune_at = self.buckets.len().saturating_mul(2);
         }
         let burst = limit.burst();
-        let bucket = self.buckets.entry(id).or_insert(Bucket { tokens: burst, at: now, full_at: now, untold: 0 });
+        let first = match self.empty_at {
+            None => burst,
+            // Less than none before that moment.
+            Some(moment) => ((now.as_secs_f64() - moment.as_secs_f64()) * limit.per_second).min(burst),
+        };
+        let bucket = self.buckets.entry(id).or_insert(Bucket { tokens: first, at: now, full_at: now });
         let came = now.saturating_sub(bucket.at).as_secs_f64() * limit.per_second;
         bucket.tokens = (bucket.tokens + came).min(burst);
         bucket.at = now;
@@ -170,25 +162,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again_up_to_the_burst() {
-        let mut buckets = TokenBuckets::default();
-        let (now, limit) = (Duration::from_secs(1), limit(1.0, 10));
-        assert_eq!(buckets.take(now, &request(limit, 8)).granted, 8);
-        buckets.give_back(id(0), limit, 3);
-        assert_eq!(buckets.take(now, &request(limit, 10)).granted, 5);
-        buckets.give_back(id(0), limit, 100);
-        assert_eq!(buckets.take(now, &request(limit, 100)).granted, 10);
-    }
-
-    #[test]
-    fn what_is_untold_is_told_once() {
-        let mut buckets = TokenBuckets::default();
-        buckets.take(Duration::ZERO, &request(limit(1.0, 10), 2));
-        assert_eq!(buckets.take_untold(id(0)), 0);
-        buckets.add_untold(id(0), 2);
-        buckets.add_untold(id(0), 1);
-        assert_eq!(buckets.take_untold(id(0)), 3);
-        assert_eq!(buckets.take_untold(id(0)), 0);
+    fn buckets_that_were_empty_hold_what_came_since() {
+        let begun = Duration::from_secs(10);
+        let mut buckets = TokenBuckets::empty_at(begun);
+        let limit = limit(4.0, 3);
+        let early = buckets.take(begun - Duration::from_secs(1), &request(limit, 2));
+        assert_eq!(early.granted, 0);
+        let wait = Duration::from_millis(1250);
+        assert!(early.retry_after >= wait && early.retry_after < wait + Duration::from_micros(1), "{early:?}");
+        assert_eq!(buckets.take(begun, &request(limit, 2)).granted, 0);
+        assert_eq!(buckets.take(begun + Duration::from_millis(500), &request(limit, 3)).granted, 2);
+        let other = TokenRequest { destination_id: id(1), ..request(limit, 9) };
+        assert_eq!(buckets.take(begun + Duration::from_millis(500), &other).granted, 2);
+        let third = TokenRequest { destination_id: id(2), ..request(limit, 9) };
+        assert_eq!(buckets.take(begun + Duration::from_secs(9), &third).granted, 3, "no more than the burst");
     }
 
     proptest! {
