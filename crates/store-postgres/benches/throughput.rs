@@ -44,7 +44,7 @@ async fn measure(size: usize) {
         ingest += clock.elapsed() - start;
         let batch: Vec<_> = targets.iter().map(|target| attempt(*target, 1, Next::Delivered)).collect();
         let start = clock.elapsed();
-        store.write(&batch).await.expect("written");
+        store.write(&batch, false).await.expect("written");
         write += clock.elapsed() - start;
     }
     tell(&format!("ingest, groups of {size}"), rows, ingest);

@@ -3,21 +3,29 @@
 //! How it works, once for all modules:
 //! - Batches travel as arrays (`unnest`), one statement per table and batch. A method is one transaction, tried again a few
 //!   times where the database aborted it for the sake of another (`transaction`).
-//! - Locks are taken in one order everywhere: idempotency keys, deliveries, rows of `waiting`, rows of `queues`, each
-//!   sorted by key; and destinations before queues before tenants. The feed takes rows of `waiting` with SKIP LOCKED only.
-//! - Who changes a row of `waiting` has locked its delivery; only the feed, what gives a lease back, and resuming a destination
-//!   have not, and they change nothing but its due time, of rows that nobody else has locked. So `state = waiting` and "has a row in `waiting`" always mean the same.
+//! - Locks are taken in one order everywhere: idempotency keys, deliveries, destinations, lanes, rows of `waiting`, rows of
+//!   `queues`, tenants, rows of `failing`; of each kind sorted by key. (A dead letter is locked after its delivery, or before
+//!   it where its delivery is not needed first.) The feed takes rows of `waiting` with SKIP LOCKED only.
+//! - Who changes a row of `waiting` has locked its delivery. Two exceptions: the feed, what gives a lease back, and resuming a
+//!   destination change the due time of rows that nobody else has locked; and who has locked a lane gives its first member
+//!   its turn (`lanes`), of which nobody else changes the row before that. So `state = waiting` and "has a row in `waiting`"
+//!   always mean the same.
 //! - Statements on partitioned tables name the ids that they touch (`= ANY`) and are planned for their arguments, so that
 //!   they open the partitions of those ids only (`pools`).
 //! - Times are the database's (`statement_timestamp()`); durations come from the caller.
 
 mod changes;
 mod dispatch;
+mod dispatchers;
+mod due;
 mod error;
+mod failing;
 mod health;
+mod holds;
 mod ids;
 mod ingest;
 mod inspect;
+mod lanes;
 mod manage;
 mod partitions;
 mod pools;

@@ -30,6 +30,11 @@ impl QueueChanges {
         self.entry(tenant, destination).depth += 1;
     }
 
+    /// A follower came into `waiting`: it has no due time.
+    pub(crate) fn followed(&mut self, tenant: TenantId, destination: DestinationId) {
+        self.entry(tenant, destination).depth += 1;
+    }
+
     /// A row left `waiting`.
     pub(crate) fn removed(&mut self, tenant: TenantId, destination: DestinationId) {
         self.entry(tenant, destination).depth -= 1;
@@ -76,8 +81,9 @@ impl QueueChanges {
                  depth = q.depth + EXCLUDED.depth,
                  hold_until = GREATEST(q.hold_until, EXCLUDED.hold_until),
                  next_due = CASE WHEN q.depth + EXCLUDED.depth <= 0 THEN 'infinity'
-                     ELSE GREATEST(LEAST(q.next_due, EXCLUDED.next_due), q.hold_until, EXCLUDED.hold_until) END,
-                 spilled = (q.spilled OR EXCLUDED.spilled) AND q.depth + EXCLUDED.depth > 0",
+                     ELSE GREATEST(LEAST(q.next_due, EXCLUDED.next_due), q.hold_until, EXCLUDED.hold_until,
+                                   q.paced_until) END,
+                 spilled = (q.spilled OR EXCLUDED.spilled) AND (q.depth + EXCLUDED.depth > 0 OR q.trial IS NOT NULL)",
         )
         .bind(changes.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
         .bind(changes.iter().map(|(_, change)| change.tenant.uuid()).collect::<Vec<_>>())

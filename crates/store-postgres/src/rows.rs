@@ -4,19 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use signalpost_core::{
-    AttemptOutcome, Destination, DestinationState, Event, Timestamp,
+    AttemptOutcome, Destination, DestinationState, Event, Guarantee, LaneId, Timestamp,
     destination::Secret,
     id::{Id, Kind},
 };
 use signalpost_store::dispatch::Attempt;
 use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
 
 use crate::{error::Failure, time::Time};
 
 /// The columns of [`destination`].
 macro_rules! destination_columns {
     () => {
-        "id, tenant_id, uid, spec::text AS spec, secret, state, disabled_reason, version, created_at, updated_at"
+        "id, tenant_id, uid, spec::text AS spec, secret, state, disabled_reason, circuit::text AS circuit, version, created_at, \
+         updated_at"
     };
 }
 
@@ -45,7 +47,7 @@ pub(crate) fn id<K: Kind>(row: &PgRow, column: &str) -> Result<Id<K>, Failure> {
 
 /// An id that may be null.
 pub(crate) fn optional_id<K: Kind>(row: &PgRow, column: &str) -> Result<Option<Id<K>>, Failure> {
-    Ok(row.try_get::<Option<uuid::Uuid>, _>(column)?.map(Id::from_uuid))
+    Ok(row.try_get::<Option<Uuid>, _>(column)?.map(Id::from_uuid))
 }
 
 /// A time.
@@ -95,6 +97,34 @@ pub(crate) fn json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) ->
     serde_json::from_str(text).map_err(|error| Failure::Inconsistent(format!("{column}: {error}")))
 }
 
+/// As [`json`], of a column that may be null.
+pub(crate) fn optional_json<T: serde::de::DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, Failure> {
+    match row.try_get::<Option<&str>, _>(column)? {
+        None => Ok(None),
+        Some(_) => json(row, column).map(Some),
+    }
+}
+
+/// A lane, kept as a UUID: any 16 bytes.
+pub(crate) fn optional_lane(row: &PgRow, column: &str) -> Result<Option<LaneId>, Failure> {
+    Ok(row.try_get::<Option<Uuid>, _>(column)?.map(|lane| LaneId::from_bytes(lane.into_bytes())))
+}
+
+/// The reverse of [`optional_lane`].
+pub(crate) fn lane_uuid(lane: LaneId) -> Uuid {
+    Uuid::from_bytes(*lane.as_bytes())
+}
+
+/// A guarantee; null is the usual one.
+pub(crate) fn guarantee(row: &PgRow, column: &str) -> Result<Guarantee, Failure> {
+    Ok(optional_named(row, column, Guarantee::from_number)?.unwrap_or_default())
+}
+
+/// The reverse of [`guarantee`].
+pub(crate) fn guarantee_number(guarantee: Guarantee) -> Option<i16> {
+    (guarantee != Guarantee::default()).then_some(guarantee as i16)
+}
+
 /// A value as the JSON that a statement casts.
 pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|error| Failure::Sql(sqlx::Error::Encode(error.into())))
@@ -110,6 +140,7 @@ pub(crate) fn destination(row: &PgRow) -> Result<Destination, Failure> {
         secret: Secret::new(row.try_get::<String, _>("secret")?),
         state: destination_state(row, "state")?,
         disabled_reason: row.try_get("disabled_reason")?,
+        circuit: optional_json(row, "circuit")?.unwrap_or_default(),
         version: version(row, "version")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,

@@ -3,8 +3,8 @@
 //! Event types are matched here and not in SQL, so that they mean exactly what they mean when routing.
 
 use signalpost_core::{
-    DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId, EventId, TenantId, Timestamp,
-    id::DeliveryKind,
+    DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId, EventId, Guarantee, LaneId,
+    TenantId, Timestamp, id::DeliveryKind,
 };
 use signalpost_store::manage::ReplaySelection;
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     error::Failure,
     ids::push_accepted,
-    rows::{self, big_count, destination_columns, id},
+    rows::{self, big_count, destination_columns, guarantee, id, optional_lane},
     time::Time,
 };
 
@@ -49,6 +49,10 @@ pub(crate) struct Ended {
     pub(crate) destination_id: DestinationId,
     pub(crate) event_id: EventId,
     pub(crate) event_type: String,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) lane: Option<LaneId>,
+    /// In its lane.
+    pub(crate) place: Option<i64>,
 }
 
 impl Matching<'_> {
@@ -85,16 +89,20 @@ impl Matching<'_> {
         Ok(sum)
     }
 
-    /// The next deliveries after one, up to `room` before types are looked at. Locked, in the order of their ids, and
-    /// with the last one looked at; None: there are no more.
+    /// The next deliveries after one and not after the last, up to `room` before types are looked at. Locked, in the order of
+    /// their ids, and with the last one looked at; None: there are no more.
     pub(crate) async fn next_deliveries(
         &self,
         transaction: &mut PgConnection,
         after: Uuid,
+        last: Uuid,
         room: usize,
     ) -> Result<Option<(Vec<Ended>, Uuid)>, Failure> {
-        let mut query = QueryBuilder::new("SELECT d.id, d.destination_id, d.event_id, d.event_type");
+        let mut query = QueryBuilder::new(
+            "SELECT d.id, d.destination_id, d.event_id, d.event_type, d.guarantee, d.lane, d.lane_seq",
+        );
         self.push_deliveries(&mut query, Some(after));
+        query.push(" AND d.id <= ").push_bind(last);
         query.push(" ORDER BY d.id LIMIT ").push_bind(i64::try_from(room).unwrap_or(i64::MAX));
         query.push(" FOR UPDATE OF d");
         let rows = query.build().fetch_all(transaction).await?;
@@ -109,6 +117,9 @@ impl Matching<'_> {
                     destination_id: id(row, "destination_id")?,
                     event_id: id(row, "event_id")?,
                     event_type,
+                    guarantee: guarantee(row, "guarantee")?,
+                    lane: optional_lane(row, "lane")?,
+                    place: row.try_get("lane_seq")?,
                 });
             }
         }

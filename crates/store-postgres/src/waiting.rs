@@ -1,7 +1,10 @@
 //! The table `waiting`: how deliveries come into it, other than by an outcome.
 
+use std::collections::{BTreeMap, HashMap};
+
 use signalpost_core::{
-    DeliveryId, DeliveryState, DestinationId, Entropy, EventId, TenantId, Timestamp, WaitReason, id::Id,
+    DeliveryId, DeliveryState, Destination, DestinationId, Entropy, Event, EventId, Guarantee, LaneId, TenantId,
+    Timestamp, WaitReason, ordering::LaneKeys,
 };
 use sqlx::{PgConnection, postgres::PgRow};
 use uuid::Uuid;
@@ -9,12 +12,13 @@ use uuid::Uuid;
 use crate::{
     error::Failure,
     ids::uuids,
+    lanes::{LaneKey, Lanes},
     partitions,
     queues::QueueChanges,
-    rows::{id, named, optional_time},
+    rows::{guarantee_number, id, lane_uuid, named, optional_time},
 };
 
-/// A delivery that is born waiting, due now.
+/// A delivery that is born waiting: due now, or behind the others of its lane.
 #[derive(Debug, Clone)]
 pub(crate) struct Newborn {
     pub(crate) id: DeliveryId,
@@ -22,11 +26,16 @@ pub(crate) struct Newborn {
     pub(crate) destination_id: DestinationId,
     pub(crate) event_id: EventId,
     pub(crate) event_type: String,
-    pub(crate) replay_of: Option<DeliveryId>,
+    pub(crate) guarantee: Guarantee,
+    pub(crate) lane: Option<LaneId>,
+    /// A replay: what it sends again, and the place that had in its lane.
+    pub(crate) replay_of: Option<(DeliveryId, Option<i64>)>,
+    /// It is born now, and not with its event.
+    pub(crate) is_born_now: bool,
 }
 
 impl Newborn {
-    /// With a new id of its event's millisecond.
+    /// With a new id of its event's millisecond; born with its event, at least once, without a lane.
     pub(crate) fn new(
         tenant_id: TenantId,
         destination_id: DestinationId,
@@ -35,7 +44,19 @@ impl Newborn {
         entropy: &dyn Entropy,
     ) -> Self {
         let id = DeliveryId::new(event_id.created_at(), entropy);
-        Self { id, tenant_id, destination_id, event_id, event_type, replay_of: None }
+        let (guarantee, lane, replay_of) = (Guarantee::default(), None, None);
+        Self { id, tenant_id, destination_id, event_id, event_type, guarantee, lane, replay_of, is_born_now: false }
+    }
+
+    /// The first one of an event for a destination, made long after it, as the destination is now.
+    pub(crate) fn late(destination: &Destination, event: &Event, entropy: &dyn Entropy) -> Self {
+        let new = Self::new(destination.tenant_id, destination.id, event.id, event.event_type.clone(), entropy);
+        let lane = LaneKeys::new(event).lane(&destination.spec.ordering);
+        Self { guarantee: destination.spec.guarantee, lane, is_born_now: true, ..new }
+    }
+
+    fn lane_key(&self) -> Option<LaneKey> {
+        self.lane.map(|lane| (self.destination_id, lane))
     }
 }
 
@@ -68,42 +89,95 @@ pub(crate) async fn anchor(transaction: &mut PgConnection, ids: &mut Vec<Deliver
     Ok(rows.len())
 }
 
-/// Creates deliveries in `waiting`, due now.
+/// Creates deliveries in `waiting`. Those of a lane join it in the order given; one that sends the dead letter again that
+/// blocks its lane takes its place, and the lane goes on.
 pub(crate) async fn create(transaction: &mut PgConnection, mut newborn: Vec<Newborn>) -> Result<(), Failure> {
     if newborn.is_empty() {
         return Ok(());
     }
+    let mut lanes = Lanes::default();
+    let places = places(transaction, &newborn, &mut lanes).await?;
     newborn.sort_unstable_by_key(|delivery| delivery.id);
     sqlx::query(
         "WITH born AS (
-             INSERT INTO deliveries (id, tenant_id, destination_id, event_id, event_type, replay_of, state)
-             SELECT i.*, $7 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[]) AS i
+             INSERT INTO deliveries (id, tenant_id, destination_id, event_id, event_type, replay_of, lane, lane_seq,
+                                     guarantee, born_at, state)
+             SELECT i.id, i.tenant_id, i.destination_id, i.event_id, i.event_type, i.replay_of, i.lane, i.lane_seq,
+                    i.guarantee, CASE WHEN i.is_born_now THEN statement_timestamp() END, $11
+             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::uuid[], $7::uuid[],
+                         $8::bigint[], $9::smallint[], $10::bool[])
+                  AS i(id, tenant_id, destination_id, event_id, event_type, replay_of, lane, lane_seq, guarantee,
+                       is_born_now)
          )
-         INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, due_at, reason)
-         SELECT i.*, statement_timestamp(), $8 FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[]) AS i",
+         INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, lane, lane_seq, due_at, reason)
+         SELECT i.*, CASE WHEN i.lane IS NULL THEN statement_timestamp() ELSE 'infinity' END,
+                CASE WHEN i.lane IS NULL THEN $12 ELSE $13 END
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $7::uuid[], $8::bigint[])
+              AS i(delivery_id, tenant_id, destination_id, event_id, lane, lane_seq)",
     )
     .bind(newborn.iter().map(|delivery| delivery.id.uuid()).collect::<Vec<_>>())
     .bind(newborn.iter().map(|delivery| delivery.tenant_id.uuid()).collect::<Vec<_>>())
     .bind(newborn.iter().map(|delivery| delivery.destination_id.uuid()).collect::<Vec<_>>())
     .bind(newborn.iter().map(|delivery| delivery.event_id.uuid()).collect::<Vec<_>>())
     .bind(newborn.iter().map(|delivery| delivery.event_type.as_str()).collect::<Vec<_>>())
-    .bind(newborn.iter().map(|delivery| delivery.replay_of.map(Id::uuid)).collect::<Vec<Option<Uuid>>>())
+    .bind(newborn.iter().map(|delivery| delivery.replay_of.map(|(id, _)| id.uuid())).collect::<Vec<Option<Uuid>>>())
+    .bind(newborn.iter().map(|delivery| delivery.lane.map(lane_uuid)).collect::<Vec<_>>())
+    .bind(newborn.iter().map(|delivery| places.get(&delivery.id).copied()).collect::<Vec<_>>())
+    .bind(newborn.iter().map(|delivery| guarantee_number(delivery.guarantee)).collect::<Vec<_>>())
+    .bind(newborn.iter().map(|delivery| delivery.is_born_now).collect::<Vec<_>>())
     .bind(DeliveryState::Waiting as i16)
     .bind(WaitReason::Turn as i16)
+    .bind(WaitReason::Lane as i16)
     .execute(&mut *transaction)
     .await?;
     let mut changes = QueueChanges::default();
     for delivery in &newborn {
-        changes.added(delivery.tenant_id, delivery.destination_id, 0);
+        match delivery.lane {
+            None => changes.added(delivery.tenant_id, delivery.destination_id, 0),
+            Some(_) => changes.followed(delivery.tenant_id, delivery.destination_id),
+        }
     }
+    lanes.settle(transaction, false, &mut changes).await?;
     changes.apply(transaction).await
 }
 
+/// The places in their lanes.
+async fn places(
+    transaction: &mut PgConnection,
+    newborn: &[Newborn],
+    lanes: &mut Lanes,
+) -> Result<HashMap<DeliveryId, i64>, Failure> {
+    let mut added = BTreeMap::<LaneKey, i64>::new();
+    for key in newborn.iter().filter_map(Newborn::lane_key) {
+        *added.entry(key).or_default() += 1;
+    }
+    let mut joined = lanes.join(transaction, &added).await?;
+    for joined in joined.values_mut() {
+        joined.places.reverse();
+    }
+    let mut places = HashMap::new();
+    for delivery in newborn {
+        let Some(key) = delivery.lane_key() else { continue };
+        let Some(joined) = joined.get_mut(&key) else { continue };
+        let next = joined.places.pop();
+        let place = match (delivery.replay_of, joined.blocked_by) {
+            (Some((old, Some(place))), Some(blocking)) if old == blocking => {
+                lanes.unblock(key);
+                Some(place)
+            }
+            _ => next,
+        };
+        let place = place.ok_or_else(|| Failure::Inconsistent(format!("no place in its lane for {}", delivery.id)))?;
+        places.insert(delivery.id, place);
+    }
+    Ok(places)
+}
+
 /// Sends ended deliveries again: links each to its new delivery and takes it off the dead letters. The caller has
-/// locked them, and decided. `newborn` carries their ids in `replay_of`.
+/// locked them, and decided. `newborn` carries their ids in `replay_of`; it is in the order in which lanes are joined.
 pub(crate) async fn replay(transaction: &mut PgConnection, newborn: Vec<Newborn>) -> Result<(), Failure> {
     let mut links: Vec<(Uuid, Uuid)> =
-        newborn.iter().filter_map(|delivery| Some((delivery.replay_of?.uuid(), delivery.id.uuid()))).collect();
+        newborn.iter().filter_map(|delivery| Some((delivery.replay_of?.0.uuid(), delivery.id.uuid()))).collect();
     links.sort_unstable();
     let (old, new): (Vec<Uuid>, Vec<Uuid>) = links.into_iter().unzip();
     sqlx::query(

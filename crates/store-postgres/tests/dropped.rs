@@ -46,7 +46,7 @@ async fn at_every_await_of_ingest_outcomes_and_feed() {
             attempt(targets[1], 1, Next::Retry { after: std::time::Duration::ZERO }),
             attempt(targets[2], 1, Next::Dead { reason: signalpost_core::DeadReason::Gone }),
         ];
-        let written = polled(store.write(&batch), most).await;
+        let written = polled(store.write(&batch, false), most).await;
         let taken = polled(store.take_due(budget(2)), most).await;
         groups.push((targets, group.units[0].events.iter().map(|new| new.event.id.uuid()).collect::<Vec<_>>()));
         if ingested.is_some() && written.is_some() && taken.is_some() {

@@ -53,15 +53,15 @@ async fn a_partition_goes_when_nothing_in_it_lives_and_a_dead_letter_outlives_it
     let before = database.count(PARTITIONS).await;
 
     let dead = Next::Dead { reason: DeadReason::Exhausted };
-    store.write(&[attempt(targets[0], 1, dead)]).await.expect("written");
+    store.write(&[attempt(targets[0], 1, dead)], false).await.expect("written");
     store.retain(retention).await.expect("retained");
     assert_eq!(database.count(PARTITIONS).await, before, "one is still queued");
 
-    store.write(&[attempt(targets[1], 1, Next::Retry { after: DAY })]).await.expect("written");
+    store.write(&[attempt(targets[1], 1, Next::Retry { after: DAY })], false).await.expect("written");
     store.retain(retention).await.expect("retained");
     assert_eq!(database.count(PARTITIONS).await, before, "one waits");
 
-    store.write(&[attempt(targets[1], 2, Next::Delivered)]).await.expect("written");
+    store.write(&[attempt(targets[1], 2, Next::Delivered)], false).await.expect("written");
     store.retain(retention).await.expect("retained");
     assert_eq!(database.count(PARTITIONS).await, before - 3);
     assert_eq!(store.delivery(TENANT, targets[0].delivery_id).await.expect("a read"), None);

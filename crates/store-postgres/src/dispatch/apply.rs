@@ -1,4 +1,4 @@
-//! Writes what was decided: one statement for deliveries, attempts, dead letters and waiting rows, one for the queues.
+//! Writes what was decided: one statement for deliveries, attempts, dead letters and waiting rows.
 
 use signalpost_core::{DeliveryId, DeliveryState};
 use signalpost_store::dispatch::Attempt;
@@ -6,7 +6,12 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::decide::{Change, Found, To};
-use crate::{error::Failure, queues::QueueChanges, time::Time};
+use crate::{
+    error::Failure,
+    queues::QueueChanges,
+    rows::{guarantee_number, lane_uuid},
+    time::Time,
+};
 
 /// Requests, as columns.
 #[derive(Default)]
@@ -45,7 +50,6 @@ pub(super) struct Plan<'w> {
     waiting: Waiting,
     /// No longer in `waiting`.
     ended: Vec<Uuid>,
-    queues: QueueChanges,
 }
 
 #[derive(Default)]
@@ -70,6 +74,9 @@ struct Dead {
     types: Vec<String>,
     reasons: Vec<i16>,
     attempts: Vec<i32>,
+    lanes: Vec<Option<Uuid>>,
+    places: Vec<Option<i64>>,
+    guarantees: Vec<Option<i16>>,
 }
 
 #[derive(Default)]
@@ -78,6 +85,7 @@ struct Waiting {
     owners: Owners,
     due_us: Vec<i64>,
     reasons: Vec<i16>,
+    claims: Vec<Option<i64>>,
 }
 
 impl Owners {
@@ -90,7 +98,7 @@ impl Owners {
 
 impl<'w> Plan<'w> {
     /// Deliveries come in the order of their ids.
-    pub(super) fn add(&mut self, found: &Found, change: Change<'w>) {
+    pub(super) fn add(&mut self, found: &Found, change: &Change<'w>, queues: &mut QueueChanges) {
         let attempts = change.attempt.map_or(found.attempts, |attempt| attempt.number);
         let id = found.delivery_id.uuid();
         if let Some(attempt) = change.attempt {
@@ -101,7 +109,7 @@ impl<'w> Plan<'w> {
             To::Delivered => (DeliveryState::Delivered, None),
             To::Cancelled => (DeliveryState::Cancelled, None),
             To::Dead(reason) => (DeliveryState::Dead, Some(reason as i16)),
-            To::Waiting { .. } => (DeliveryState::Waiting, None),
+            To::Waiting { .. } | To::Following => (DeliveryState::Waiting, None),
         };
         if let (To::Dead(_), Some(reason), false) = (change.to, reason, found.is_replayed) {
             self.dead.ids.push(id);
@@ -109,6 +117,9 @@ impl<'w> Plan<'w> {
             self.dead.types.push(found.event_type.clone());
             self.dead.reasons.push(reason);
             self.dead.attempts.push(number(attempts));
+            self.dead.lanes.push(found.lane.map(lane_uuid));
+            self.dead.places.push(found.place);
+            self.dead.guarantees.push(guarantee_number(found.guarantee));
         }
         if (state, attempts) != (found.state, found.attempts) {
             self.changed.ids.push(id);
@@ -116,28 +127,29 @@ impl<'w> Plan<'w> {
             self.changed.attempts.push(number(attempts));
             self.changed.reasons.push(reason);
         }
-        self.move_in_queue(found, change.to);
+        self.move_in_queue(found, change.to, queues);
     }
 
-    fn move_in_queue(&mut self, found: &Found, to: To) {
+    fn move_in_queue(&mut self, found: &Found, to: To, queues: &mut QueueChanges) {
         let (tenant, destination) = (found.tenant_id, found.destination_id);
         let waited = found.state == DeliveryState::Waiting;
-        if let To::Waiting { due_us, reason, hold } = to {
+        if let To::Waiting { due_us, reason, hold, claim } = to {
             self.waiting.ids.push(found.delivery_id.uuid());
             self.waiting.owners.push(found);
             self.waiting.due_us.push(due_us);
             self.waiting.reasons.push(reason as i16);
+            self.waiting.claims.push(claim);
             if waited {
-                self.queues.due(tenant, destination, due_us);
+                queues.due(tenant, destination, due_us);
             } else {
-                self.queues.added(tenant, destination, due_us);
+                queues.added(tenant, destination, due_us);
             }
             if hold {
-                self.queues.hold(tenant, destination, due_us);
+                queues.hold(tenant, destination, due_us);
             }
-        } else if waited {
+        } else if to.is_end() && waited {
             self.ended.push(found.delivery_id.uuid());
-            self.queues.removed(tenant, destination);
+            queues.removed(tenant, destination);
         }
     }
 
@@ -162,23 +174,24 @@ impl<'w> Plan<'w> {
                      error = EXCLUDED.error
              ), buried AS (
                  INSERT INTO dead_letters (delivery_id, tenant_id, destination_id, event_id, event_type, reason, dead_at,
-                                           attempts, uid, source, meta, data)
+                                           attempts, lane, lane_seq, guarantee, uid, source, meta, data)
                  SELECT i.id, i.tenant_id, i.destination_id, i.event_id, i.event_type, i.reason, statement_timestamp(),
-                        i.attempts, e.uid, e.source, e.meta, e.data
-                 FROM unnest($16::uuid[], $17::uuid[], $18::uuid[], $19::uuid[], $20::text[], $21::smallint[], $22::int[])
-                      AS i(id, tenant_id, destination_id, event_id, event_type, reason, attempts)
+                        i.attempts, i.lane, i.lane_seq, i.guarantee, e.uid, e.source, e.meta, e.data
+                 FROM unnest($16::uuid[], $17::uuid[], $18::uuid[], $19::uuid[], $20::text[], $21::smallint[], $22::int[],
+                             $31::uuid[], $32::bigint[], $33::smallint[])
+                      AS i(id, tenant_id, destination_id, event_id, event_type, reason, attempts, lane, lane_seq, guarantee)
                  JOIN events e ON e.id = i.event_id AND e.id = ANY($19)
                  ON CONFLICT (delivery_id) DO NOTHING
              ), gone AS (
                  DELETE FROM waiting WHERE delivery_id = ANY($23)
              )
-             INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, due_at, reason)
+             INSERT INTO waiting AS w (delivery_id, tenant_id, destination_id, event_id, due_at, reason, claim)
              SELECT i.id, i.tenant_id, i.destination_id, i.event_id,
-                    statement_timestamp() + i.due_us * interval '1 microsecond', i.reason
-             FROM unnest($24::uuid[], $25::uuid[], $26::uuid[], $28::uuid[], $29::bigint[], $30::smallint[])
-                  AS i(id, tenant_id, destination_id, event_id, due_us, reason)
-             ON CONFLICT (delivery_id) DO UPDATE SET
-                 due_at = EXCLUDED.due_at, reason = EXCLUDED.reason, leased = false",
+                    statement_timestamp() + i.due_us * interval '1 microsecond', i.reason, i.claim
+             FROM unnest($24::uuid[], $25::uuid[], $26::uuid[], $28::uuid[], $29::bigint[], $30::smallint[], $34::bigint[])
+                  AS i(id, tenant_id, destination_id, event_id, due_us, reason, claim)
+             ON CONFLICT (delivery_id) DO UPDATE SET due_at = EXCLUDED.due_at, reason = EXCLUDED.reason, leased = false,
+                 claim = COALESCE(EXCLUDED.claim, w.claim)",
         )
         .bind(self.changed.ids)
         .bind(self.changed.states)
@@ -210,9 +223,13 @@ impl<'w> Plan<'w> {
         .bind(self.waiting.owners.events)
         .bind(self.waiting.due_us)
         .bind(self.waiting.reasons)
-        .execute(&mut *transaction)
+        .bind(self.dead.lanes)
+        .bind(self.dead.places)
+        .bind(self.dead.guarantees)
+        .bind(self.waiting.claims)
+        .execute(transaction)
         .await?;
-        self.queues.apply(transaction).await
+        Ok(())
     }
 }
 

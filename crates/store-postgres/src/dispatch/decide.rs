@@ -1,11 +1,12 @@
 //! What a write makes of a delivery. Pure.
 
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, DestinationId, EventId, TenantId, WaitReason,
+    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, DestinationId, EventId, Guarantee, LaneId, TenantId,
+    WaitReason,
 };
 use signalpost_store::dispatch::{Attempt, DeliveryWrite, Next};
 
-use crate::queues::micros;
+use crate::{lanes::LaneKey, queues::micros};
 
 /// A delivery as it is stored, locked.
 #[derive(Debug, Clone)]
@@ -21,8 +22,49 @@ pub(super) struct Found {
     pub(super) is_replayed: bool,
     /// Of the attempt with the number `attempts`.
     pub(super) last_outcome: Option<AttemptOutcome>,
-    /// A request of it is out, detached, and its deadline has not passed.
-    pub(super) in_flight: bool,
+    /// Nothing has arrived at its destination for a while.
+    pub(super) was_failing: bool,
+    pub(super) guarantee: Guarantee,
+    pub(super) lane: Option<LaneId>,
+    pub(super) place: Option<i64>,
+    /// Its row in `waiting`; read only where it matters.
+    pub(super) waits: Option<Waits>,
+}
+
+/// How a delivery waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    pub(super) reason: WaitReason,
+    /// Microseconds; not positive where it is due. None: it follows others in its lane.
+    pub(super) due_us: Option<i64>,
+    pub(super) leased: bool,
+    /// Of the one request that an at-most-once delivery gets.
+    pub(super) claim: Option<i64>,
+}
+
+impl Waits {
+    /// A request of it is out, detached or claimed, and its deadline has not passed.
+    fn request_is_out(&self) -> bool {
+        self.reason == WaitReason::InFlight && self.due_us.is_some_and(|due_us| due_us > 0)
+    }
+
+    /// Whether the one who parks it knows how it stands. Not one who decided it before a request went out that is detached
+    /// or claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park.
+    fn may_be_parked(&self, after_us: i64) -> bool {
+        let Some(due_us) = self.due_us else { return false };
+        let pauses = self.reason == WaitReason::Retry && !self.leased && due_us > after_us;
+        !self.request_is_out() && !pauses && self.claim.is_none()
+    }
+
+    /// Whether that request may go out: none is out, as far as anybody can know, and no other one holds the claim. Once its
+    /// deadline has passed and it was fed, it is about to end as unknown.
+    fn may_be_claimed(&self, claim: i64) -> bool {
+        match self.claim {
+            _ if self.due_us.is_none() => false,
+            None => !self.request_is_out(),
+            Some(holder) => holder == claim && !self.leased,
+        }
+    }
 }
 
 /// What is to be written.
@@ -45,7 +87,22 @@ pub(super) enum To {
         due_us: i64,
         reason: WaitReason,
         hold: bool,
+        /// The request for which it waits, at most once.
+        claim: Option<i64>,
     },
+    /// It still follows others in its lane.
+    Following,
+}
+
+impl To {
+    const fn waiting(due_us: i64, reason: WaitReason) -> Self {
+        Self::Waiting { due_us, reason, hold: false, claim: None }
+    }
+
+    /// Nothing follows.
+    pub(super) const fn is_end(self) -> bool {
+        matches!(self, Self::Delivered | Self::Cancelled | Self::Dead(_))
+    }
 }
 
 /// None: superseded.
@@ -63,26 +120,45 @@ pub(super) fn decide<'w>(found: &Found, write: &'w DeliveryWrite) -> Option<Chan
             let to = match next {
                 Next::Delivered => To::Delivered,
                 Next::Dead { reason } => To::Dead(*reason),
-                Next::Retry { after } => To::Waiting { due_us: micros(*after), reason: WaitReason::Retry, hold: false },
+                Next::Retry { .. } if found.is_follower() => To::Following,
+                Next::Retry { after } => To::waiting(micros(*after), WaitReason::Retry),
             };
             Some(Change { attempt: Some(attempt), to })
         }
-        // It was decided before the request went out; the request's outcome or its deadline brings the delivery on.
-        DeliveryWrite::Park { .. } if found.in_flight => None,
-        DeliveryWrite::Park { reason, after, hold_queue, .. } => Some(Change {
-            attempt: None,
-            to: To::Waiting { due_us: micros(*after), reason: *reason, hold: *hold_queue },
-        }),
+        DeliveryWrite::Park { reason, after, hold_queue, .. } => {
+            let due_us = micros(*after);
+            found.waits.is_none_or(|waits| waits.may_be_parked(due_us)).then_some(Change {
+                attempt: None,
+                to: To::Waiting { due_us, reason: *reason, hold: *hold_queue, claim: None },
+            })
+        }
         // Never in the place of an interrupted one: what waits now is the next.
-        DeliveryWrite::Detach { attempt, deadline, .. } => found.is_next(*attempt).then_some(Change {
-            attempt: None,
-            to: To::Waiting { due_us: micros(*deadline), reason: WaitReason::InFlight, hold: false },
-        }),
+        DeliveryWrite::Detach { attempt, deadline, .. } => (found.is_next(*attempt) && !found.is_follower())
+            .then_some(Change { attempt: None, to: To::waiting(micros(*deadline), WaitReason::InFlight) }),
+        DeliveryWrite::Claim { claim, deadline, .. } => {
+            let (claim, due_us) = (claim.cast_signed(), micros(*deadline));
+            let is_free = found.guarantee == Guarantee::AtMostOnce
+                && found.attempts == 0
+                && found.waits.is_none_or(|waits| waits.may_be_claimed(claim));
+            is_free.then_some(Change {
+                attempt: None,
+                to: To::Waiting { due_us, reason: WaitReason::InFlight, hold: false, claim: Some(claim) },
+            })
+        }
         DeliveryWrite::End { dead, .. } => Some(Change { attempt: None, to: dead.map_or(To::Cancelled, To::Dead) }),
     }
 }
 
 impl Found {
+    /// Its lane, with its destination.
+    pub(super) fn lane_key(&self) -> Option<LaneKey> {
+        self.lane.map(|lane| (self.destination_id, lane))
+    }
+
+    fn is_follower(&self) -> bool {
+        self.waits.is_some_and(|waits| waits.due_us.is_none())
+    }
+
     fn is_next(&self, number: u32) -> bool {
         number == self.attempts.saturating_add(1)
     }
@@ -116,7 +192,11 @@ mod tests {
             attempts,
             is_replayed: false,
             last_outcome,
-            in_flight: false,
+            was_failing: false,
+            guarantee: Guarantee::AtLeastOnce,
+            lane: None,
+            place: None,
+            waits: None,
         }
     }
 
@@ -159,6 +239,42 @@ mod tests {
             let write = attempt(number);
             let change = decide(&found(state, attempts, last), &write);
             assert_eq!(change.is_some(), accepted, "{state:?} {attempts} {last:?} {number}");
+        }
+    }
+
+    fn waits(reason: WaitReason, due_us: Option<i64>, leased: bool, claim: Option<i64>) -> Waits {
+        Waits { reason, due_us, leased, claim }
+    }
+
+    #[test]
+    fn who_does_not_know_how_it_waits_does_not_park_it() {
+        for (waits, after_us, accepted) in [
+            (waits(WaitReason::Turn, Some(0), true, None), 5, true),
+            (waits(WaitReason::Slot, Some(9), false, None), 5, true),
+            (waits(WaitReason::Retry, Some(9), true, None), 5, true),
+            (waits(WaitReason::Retry, Some(9), false, None), 5, false),
+            (waits(WaitReason::Retry, Some(9), false, None), 10, true),
+            (waits(WaitReason::InFlight, Some(9), false, None), 5, false),
+            (waits(WaitReason::InFlight, Some(-9), true, None), 5, true),
+            (waits(WaitReason::InFlight, Some(-9), true, Some(1)), 5, false),
+            (waits(WaitReason::Lane, None, false, None), 5, false),
+        ] {
+            assert_eq!(waits.may_be_parked(after_us), accepted, "{waits:?} {after_us}");
+        }
+    }
+
+    #[test]
+    fn only_one_request_is_ever_claimed() {
+        for (waits, accepted) in [
+            (waits(WaitReason::Turn, Some(9), true, None), true),
+            (waits(WaitReason::InFlight, Some(9), false, None), false),
+            (waits(WaitReason::InFlight, Some(9), false, Some(7)), true),
+            (waits(WaitReason::InFlight, Some(9), false, Some(8)), false),
+            (waits(WaitReason::InFlight, Some(-9), false, Some(8)), false),
+            (waits(WaitReason::InFlight, Some(-9), true, Some(7)), false),
+            (waits(WaitReason::Lane, None, false, None), false),
+        ] {
+            assert_eq!(waits.may_be_claimed(7), accepted, "{waits:?}");
         }
     }
 }

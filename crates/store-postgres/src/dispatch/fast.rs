@@ -1,36 +1,38 @@
 //! The common case: a delivery that the API queued arrives at its first attempt. One insert and one HOT update, no look at
 //! `waiting`, `queues` or the event.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap};
 
-use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, id::Id};
+use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState};
 use signalpost_store::dispatch::DeliveryWrite;
-use sqlx::PgConnection;
-use uuid::Uuid;
+use sqlx::{PgConnection, Row};
 
 use super::apply::AttemptColumns;
-use crate::error::Failure;
+use crate::{error::Failure, ids::uuids, rows::id};
 
-/// Writes those that are still `Queued`, and gives them. `places` are sorted by delivery.
+/// Writes those that are still `Queued`, and gives them, each with whether its destination was failing. `places` are sorted by
+/// delivery.
 pub(super) async fn write(
     transaction: &mut PgConnection,
     batch: &[DeliveryWrite],
     places: &[usize],
-) -> Result<HashSet<DeliveryId>, Failure> {
+) -> Result<HashMap<DeliveryId, bool>, Failure> {
     let mut columns = AttemptColumns::default();
     let mut tenants = Vec::with_capacity(places.len());
+    let mut destinations = BTreeSet::new();
     for place in places {
         if let DeliveryWrite::Attempt { target, attempt, .. } = &batch[*place] {
             columns.push(target.delivery_id, attempt);
             tenants.push(target.tenant_id.uuid());
+            destinations.insert(target.destination_id);
         }
     }
     if columns.ids.is_empty() {
-        return Ok(HashSet::new());
+        return Ok(HashMap::new());
     }
     // COALESCE hides the condition from the planner, which would think that hardly a row fulfils it, and join by comparing
     // each with each.
-    let done: Vec<Uuid> = sqlx::query_scalar(
+    let done = sqlx::query(
         "WITH done AS (
              UPDATE deliveries d SET state = $7, attempts = 1, ended_at = statement_timestamp()
              FROM unnest($1::uuid[], $2::timestamptz[], $3::bigint[], $4::int[], $5::bytea[], $6::text[],
@@ -46,7 +48,8 @@ pub(super) async fn write(
                                started_at, duration_us, status_code, response_excerpt, error)
          SELECT id, 1, tenant_id, destination_id, event_id, $9,
                 started_at, duration_us, status_code, response_excerpt, error FROM done
-         RETURNING delivery_id",
+         RETURNING delivery_id,
+                   destination_id = ANY(ARRAY(SELECT f.destination_id FROM failing f WHERE f.destination_id = ANY($11))) AS was_failing",
     )
     .bind(columns.ids)
     .bind(columns.started_at)
@@ -58,7 +61,8 @@ pub(super) async fn write(
     .bind(DeliveryState::Queued as i16)
     .bind(AttemptOutcome::Delivered as i16)
     .bind(tenants)
+    .bind(uuids(destinations))
     .fetch_all(transaction)
     .await?;
-    Ok(done.into_iter().map(Id::from_uuid).collect())
+    done.iter().map(|row| Ok((id(row, "delivery_id")?, row.try_get("was_failing")?))).collect()
 }

@@ -1,6 +1,7 @@
 //! The dispatcher's part.
 
 mod apply;
+mod circuits;
 mod decide;
 mod fast;
 mod reads;
@@ -9,16 +10,19 @@ mod write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, Destination, DestinationId, DestinationState, Event, EventId, TenantId, Timestamp};
+use signalpost_core::{
+    CircuitRecord, DeliveryId, Destination, DestinationId, DestinationState, Event, EventId, TenantId, Timestamp,
+};
 use signalpost_store::{
     DispatchStore, StoreError,
-    dispatch::{DeliveryWrite, Standing, Written},
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
 };
 use sqlx::PgConnection;
 
 use crate::{
-    PostgresStore,
+    PostgresStore, dispatchers, due,
     error::Failure,
+    holds,
     manage::{Bumped, bump},
     transaction::{read, transact},
 };
@@ -38,14 +42,31 @@ impl DispatchStore for PostgresStore {
     }
 
     async fn events(&self, ids: &[EventId]) -> Result<Vec<Arc<Event>>, StoreError> {
-        Ok(read!(self, main, |connection| reads::events(connection, ids))?)
+        Ok(read!(self, main, |connection| due::whole_events(connection, ids))?)
     }
 
-    async fn write(&self, batch: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+    async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         if batch.is_empty() {
-            return Ok(Vec::new());
+            return Ok(WriteReport::default());
         }
-        Ok(transact!(self, |transaction| write::write(transaction, batch))?)
+        let inline = self.settings.inline_bytes;
+        Ok(transact!(self, |transaction| write::write(transaction, batch, hand_over, inline))?)
+    }
+
+    async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
+        Ok(transact!(self, |transaction| dispatchers::beat(transaction, dispatcher))?)
+    }
+
+    async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {
+        Ok(transact!(self, |transaction| dispatchers::forget(transaction, dispatcher))?)
+    }
+
+    async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError> {
+        Ok(transact!(self, |transaction| holds::hold(transaction, holds))?)
+    }
+
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        Ok(transact!(self, |transaction| circuits::record(transaction, records))?)
     }
 
     async fn disable_destination(&self, tenant: TenantId, id: DestinationId, reason: &str) -> Result<(), StoreError> {
@@ -53,7 +74,8 @@ impl DispatchStore for PostgresStore {
     }
 }
 
-async fn disable(
+/// Does nothing where it is not active or paused.
+pub(crate) async fn disable(
     transaction: &mut PgConnection,
     tenant: TenantId,
     id: DestinationId,

@@ -1,16 +1,16 @@
 //! What the dispatcher reads, each in one statement for a whole batch.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use signalpost_core::{DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, Timestamp};
+use signalpost_core::{DeliveryId, DeliveryState, Destination, DestinationId, Timestamp};
 use signalpost_store::dispatch::Standing;
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use crate::{
     error::Failure,
     ids::uuids,
     partitions::now,
-    rows::{self, count, destination_columns, event_columns, id, named},
+    rows::{self, count, destination_columns, guarantee, id, named, optional_lane, optional_time},
     time::Time,
     waiting::waiting_of,
 };
@@ -54,7 +54,9 @@ pub(super) async fn examine(
 ) -> Result<Vec<Option<Standing>>, Failure> {
     let wanted = uuids(ids.iter().copied());
     let rows = sqlx::query(
-        "SELECT d.id, d.state, d.attempts, w.due_at, w.reason AS wait_reason
+        "SELECT d.id, d.state, d.attempts, d.lane, d.guarantee, d.born_at, w.due_at, w.reason AS wait_reason,
+                CASE WHEN w.leased AND w.due_at > statement_timestamp()
+                     THEN (EXTRACT(EPOCH FROM w.due_at - statement_timestamp()) * 1000000)::bigint END AS lease_us
          FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id AND w.delivery_id = ANY($1)
          WHERE d.id = ANY($1)",
     )
@@ -73,16 +75,9 @@ fn standing_of(row: &PgRow) -> Result<Standing, Failure> {
         state: named(row, "state", DeliveryState::from_number)?,
         attempts: count(row, "attempts")?,
         waiting: waiting_of(row)?,
+        lease_left: row.try_get::<Option<i64>, _>("lease_us")?.map(|left| Duration::from_micros(left.unsigned_abs())),
+        lane: optional_lane(row, "lane")?,
+        guarantee: guarantee(row, "guarantee")?,
+        born_at: optional_time(row, "born_at")?,
     })
-}
-
-pub(super) async fn events(connection: &mut PgConnection, ids: &[EventId]) -> Result<Vec<Arc<Event>>, Failure> {
-    let mut wanted = uuids(ids.iter().copied());
-    wanted.sort_unstable();
-    wanted.dedup();
-    let rows = sqlx::query(concat!("SELECT ", event_columns!("e.data"), " FROM events e WHERE e.id = ANY($1)"))
-        .bind(wanted)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(rows::event).collect()
 }

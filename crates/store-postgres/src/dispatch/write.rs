@@ -2,46 +2,95 @@
 //!
 //! Deliveries that occur more than once are written in rounds, so that the batch has the effect of its items applied
 //! in order. Each round first tries the common case, a first attempt that arrived ([`super::fast`]), in one statement; what is
-//! left is locked, decided on here ([`super::decide`]) and written ([`super::apply`]).
+//! left is locked, decided on here ([`super::decide`]) and written ([`super::apply`]). What that means for lanes, queues and failing
+//! destinations is gathered, and written once after the last round.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use signalpost_core::{DeliveryId, DeliveryState, WaitReason, id::Id};
-use signalpost_store::dispatch::{DeliveryWrite, Next, Written};
-use sqlx::PgConnection;
-use uuid::Uuid;
+use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, WaitReason};
+use signalpost_store::dispatch::{DeliveryWrite, Next, WriteReport, Written};
+use sqlx::{PgConnection, Row};
 
 use super::{
     apply::Plan,
-    decide::{Found, decide},
+    decide::{Change, Found, To, Waits, decide},
     fast,
 };
 use crate::{
+    due::{self, Leased},
     error::Failure,
+    failing::Tallies,
     ids::uuids,
-    rows::{count, id, named, optional_named},
+    lanes::{LaneKey, Lanes, Turn},
+    queues::QueueChanges,
+    rows::{count, guarantee, id, named, optional_lane, optional_named},
 };
 
 /// Places in the batch, sorted by delivery, none twice.
 type Round = Vec<usize>;
 
-pub(super) async fn write(transaction: &mut PgConnection, batch: &[DeliveryWrite]) -> Result<Vec<Written>, Failure> {
+/// What a batch means for others than its deliveries.
+#[derive(Default)]
+struct Gathered {
+    lanes: Lanes,
+    queues: QueueChanges,
+    /// Attempts that were written: their place in the batch, and whether their destination was failing.
+    attempts: Vec<(usize, bool)>,
+}
+
+pub(super) async fn write(
+    transaction: &mut PgConnection,
+    batch: &[DeliveryWrite],
+    hand_over: bool,
+    inline_bytes: usize,
+) -> Result<WriteReport, Failure> {
     let mut written = vec![Written::Superseded; batch.len()];
+    let mut gathered = Gathered::default();
     for round in rounds(batch) {
         let (first_successes, mut rest): (Round, Round) =
             round.into_iter().partition(|place| is_first_success(&batch[*place]));
         let done = fast::write(transaction, batch, &first_successes).await?;
         for place in first_successes {
-            if done.contains(&batch[place].target().delivery_id) {
+            if let Some(was_failing) = done.get(&batch[place].target().delivery_id) {
                 written[place] = Written::Done;
+                gathered.attempts.push((place, *was_failing));
             } else {
                 rest.push(place);
             }
         }
         rest.sort_unstable_by_key(|place| batch[*place].target().delivery_id);
-        decide_and_apply(transaction, batch, &rest, &mut written).await?;
+        decide_and_apply(transaction, batch, &rest, &mut written, &mut gathered).await?;
     }
-    Ok(written)
+    let Gathered { lanes, mut queues, attempts } = gathered;
+    let turns = lanes.settle(transaction, hand_over, &mut queues).await?;
+    queues.apply(transaction).await?;
+    tallies(batch, attempts).apply(transaction).await?;
+    let leased: Vec<Leased> = turns.iter().filter_map(leased).collect();
+    Ok(WriteReport { written, followers: due::load(transaction, &leased, inline_bytes).await? })
+}
+
+fn tallies(batch: &[DeliveryWrite], mut attempts: Vec<(usize, bool)>) -> Tallies {
+    attempts.sort_unstable();
+    let mut tallies = Tallies::default();
+    for (place, was_failing) in attempts {
+        if let DeliveryWrite::Attempt { target, attempt, .. } = &batch[place] {
+            tallies.add(target.destination_id, attempt.outcome, was_failing);
+        }
+    }
+    tallies
+}
+
+fn leased(turn: &Turn) -> Option<Leased> {
+    let (version, until) = turn.handed_over?;
+    Some(Leased {
+        delivery_id: turn.delivery_id,
+        tenant_id: turn.tenant_id,
+        destination_id: turn.destination_id,
+        version,
+        event_id: turn.event_id,
+        reason: WaitReason::Turn,
+        until,
+    })
 }
 
 fn rounds(batch: &[DeliveryWrite]) -> Vec<Round> {
@@ -70,21 +119,29 @@ async fn decide_and_apply(
     batch: &[DeliveryWrite],
     places: &[usize],
     written: &mut [Written],
+    gathered: &mut Gathered,
 ) -> Result<(), Failure> {
     if places.is_empty() {
         return Ok(());
     }
-    let mut found = lock(transaction, places.iter().map(|place| batch[*place].target().delivery_id)).await?;
-    let parked = places.iter().filter(|place| matches!(batch[**place], DeliveryWrite::Park { .. }));
-    mark_in_flight(transaction, &mut found, parked.map(|place| batch[*place].target().delivery_id)).await?;
-    let mut plan = Plan::default();
+    let mut found = lock(transaction, batch, places).await?;
+    look_at_waiting(transaction, batch, places, &mut found).await?;
+    let mut changes: Vec<(&Found, Change<'_>)> = Vec::with_capacity(places.len());
     for place in places {
         let write = &batch[*place];
         let Some(found) = found.get(&write.target().delivery_id) else { continue };
         if let Some(change) = decide(found, write) {
-            plan.add(found, change);
             written[*place] = Written::Done;
+            if change.attempt.is_some() {
+                gathered.attempts.push((*place, found.was_failing));
+            }
+            changes.push((found, change));
         }
+    }
+    leave_lanes(transaction, &changes, &mut gathered.lanes).await?;
+    let mut plan = Plan::default();
+    for (found, change) in &changes {
+        plan.add(found, change, &mut gathered.queues);
     }
     plan.apply(transaction).await
 }
@@ -92,18 +149,24 @@ async fn decide_and_apply(
 /// Locks deliveries, in the order of their ids.
 async fn lock(
     transaction: &mut PgConnection,
-    ids: impl Iterator<Item = DeliveryId>,
+    batch: &[DeliveryWrite],
+    places: &[usize],
 ) -> Result<HashMap<DeliveryId, Found>, Failure> {
-    let ids = uuids(ids);
+    let ids = uuids(places.iter().map(|place| batch[*place].target().delivery_id));
+    let destinations: BTreeSet<DestinationId> =
+        places.iter().map(|place| batch[*place].target().destination_id).collect();
     let rows = sqlx::query(
-        "SELECT d.id, d.tenant_id, d.destination_id, d.event_id, d.event_type, d.state, d.attempts,
-                d.replayed_by IS NOT NULL AS is_replayed, a.outcome AS last_outcome
+        "SELECT d.id, d.tenant_id, d.destination_id, d.event_id, d.event_type, d.state, d.attempts, d.lane, d.lane_seq,
+                d.guarantee, d.replayed_by IS NOT NULL AS is_replayed, a.outcome AS last_outcome,
+                d.destination_id = ANY(ARRAY(SELECT f.destination_id FROM failing f WHERE f.destination_id = ANY($2)))
+                    AS was_failing
          FROM deliveries d
          LEFT JOIN attempts a ON a.delivery_id = d.id AND a.number = d.attempts AND a.delivery_id = ANY($1)
          WHERE d.id = ANY($1)
          ORDER BY d.id FOR UPDATE OF d",
     )
     .bind(ids)
+    .bind(uuids(destinations))
     .fetch_all(transaction)
     .await?;
     let mut found = HashMap::with_capacity(rows.len());
@@ -116,42 +179,111 @@ async fn lock(
                 tenant_id: id(row, "tenant_id")?,
                 destination_id: id(row, "destination_id")?,
                 event_id: id(row, "event_id")?,
-                event_type: sqlx::Row::try_get(row, "event_type")?,
+                event_type: row.try_get("event_type")?,
                 state: named(row, "state", DeliveryState::from_number)?,
                 attempts: count(row, "attempts")?,
-                is_replayed: sqlx::Row::try_get(row, "is_replayed")?,
-                last_outcome: optional_named(row, "last_outcome", signalpost_core::AttemptOutcome::from_number)?,
-                in_flight: false,
+                is_replayed: row.try_get("is_replayed")?,
+                last_outcome: optional_named(row, "last_outcome", AttemptOutcome::from_number)?,
+                guarantee: guarantee(row, "guarantee")?,
+                lane: optional_lane(row, "lane")?,
+                place: row.try_get("lane_seq")?,
+                was_failing: row.try_get("was_failing")?,
+                waits: None,
             },
         );
     }
     Ok(found)
 }
 
-/// Finds out which of these locked deliveries have a request out. A statement of its own: it sees what was committed before the
-/// locks were ours.
-async fn mark_in_flight(
+/// Finds out how those of these locked deliveries wait for which that decides. A statement of its own: it sees what was committed
+/// before the locks were ours.
+async fn look_at_waiting(
     transaction: &mut PgConnection,
+    batch: &[DeliveryWrite],
+    places: &[usize],
     found: &mut HashMap<DeliveryId, Found>,
-    ids: impl Iterator<Item = DeliveryId>,
 ) -> Result<(), Failure> {
-    let waiting = |id: &DeliveryId| found.get(id).is_some_and(|found| found.state == DeliveryState::Waiting);
-    let ids = uuids(ids.filter(waiting));
+    let matters = |write: &&DeliveryWrite| {
+        let Some(found) = found.get(&write.target().delivery_id) else { return false };
+        found.state == DeliveryState::Waiting
+            && match write {
+                DeliveryWrite::Park { .. } | DeliveryWrite::Claim { .. } => true,
+                DeliveryWrite::Attempt { next: Next::Retry { .. }, .. } | DeliveryWrite::Detach { .. } => {
+                    found.lane.is_some()
+                }
+                DeliveryWrite::Attempt { .. } | DeliveryWrite::End { .. } => false,
+            }
+    };
+    let writes = places.iter().map(|place| &batch[*place]);
+    let ids = uuids(writes.filter(matters).map(|write| write.target().delivery_id));
     if ids.is_empty() {
         return Ok(());
     }
-    let out: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT delivery_id FROM waiting
-         WHERE delivery_id = ANY($1) AND reason = $2 AND due_at > statement_timestamp()",
+    let rows = sqlx::query(
+        "SELECT delivery_id, reason, leased, claim,
+                CASE WHEN due_at < 'infinity'
+                     THEN (EXTRACT(EPOCH FROM due_at - statement_timestamp()) * 1000000)::bigint END AS due_us
+         FROM waiting WHERE delivery_id = ANY($1)",
     )
     .bind(ids)
-    .bind(WaitReason::InFlight as i16)
     .fetch_all(transaction)
     .await?;
-    for id in out {
-        if let Some(found) = found.get_mut(&Id::from_uuid(id)) {
-            found.in_flight = true;
+    for row in &rows {
+        if let Some(found) = found.get_mut(&id(row, "delivery_id")?) {
+            found.waits = Some(Waits {
+                reason: named(row, "reason", WaitReason::from_number)?,
+                due_us: row.try_get("due_us")?,
+                leased: row.try_get("leased")?,
+                claim: row.try_get("claim")?,
+            });
         }
     }
     Ok(())
+}
+
+/// Locks the lanes of what ends, and counts it out. One that becomes a dead letter blocks its lane where its destination asks
+/// for that; such destinations are locked against changes, so that one that is changed to go on finds all that it has to let go.
+async fn leave_lanes(
+    transaction: &mut PgConnection,
+    changes: &[(&Found, Change<'_>)],
+    lanes: &mut Lanes,
+) -> Result<(), Failure> {
+    let ends: Vec<(LaneKey, &Found, To)> = changes
+        .iter()
+        .filter(|(_, change)| change.to.is_end())
+        .filter_map(|(found, change)| Some((found.lane_key()?, *found, change.to)))
+        .collect();
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let is_letter = |found: &Found, to: To| matches!(to, To::Dead(_)) && !found.is_replayed;
+    let letters = ends.iter().filter(|(_, found, to)| is_letter(found, *to));
+    let blocking = blocking(transaction, letters.map(|(key, ..)| key.0).collect()).await?;
+    lanes.lock(transaction, ends.iter().map(|(key, ..)| *key).collect()).await?;
+    for (key, found, to) in ends {
+        lanes.ended(key);
+        if is_letter(found, to) && blocking.contains(&key.0) {
+            lanes.block(key, found.delivery_id);
+        }
+    }
+    Ok(())
+}
+
+/// Those of the destinations whose lanes wait for dead letters.
+async fn blocking(
+    transaction: &mut PgConnection,
+    destinations: BTreeSet<DestinationId>,
+) -> Result<BTreeSet<DestinationId>, Failure> {
+    if destinations.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows = sqlx::query(
+        "SELECT id FROM destinations
+         WHERE id = ANY($1) AND state <> 'deleted' AND spec ->> 'ordering' = 'key' AND spec ->> 'ordering_on_dead' = 'block'
+         ORDER BY id FOR SHARE",
+    )
+    .bind(uuids(destinations))
+    .fetch_all(transaction)
+    .await?;
+    rows.iter().map(|row| id(row, "id")).collect()
 }

@@ -1,11 +1,19 @@
 //! Inserts what a group has decided to keep.
 
-use signalpost_core::{DeliveryState, DestinationId, OutboxId, TenantId, WaitReason, id::Id};
-use signalpost_store::ingest::{NewEvent, Start};
+use std::collections::BTreeMap;
+
+use signalpost_core::{DeliveryState, OutboxId, TenantId, WaitReason, id::Id};
+use signalpost_store::ingest::{NewDelivery, NewEvent, Start};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{error::Failure, ids::pack, queues::QueueChanges, rows::to_json};
+use crate::{
+    error::Failure,
+    ids::pack,
+    lanes::{Joined, LaneKey, Lanes},
+    queues::QueueChanges,
+    rows::{guarantee_number, lane_uuid, to_json},
+};
 
 /// Columns of the rows to insert.
 #[derive(Default)]
@@ -16,6 +24,9 @@ struct Deliveries<'g> {
     destinations: Vec<Uuid>,
     types: Vec<&'g str>,
     states: Vec<i16>,
+    lanes: Vec<Option<Uuid>>,
+    places: Vec<Option<i64>>,
+    guarantees: Vec<Option<i16>>,
 }
 
 /// Of those deliveries that start in `waiting`.
@@ -26,10 +37,14 @@ struct Waiting {
     destinations: Vec<Uuid>,
     events: Vec<Uuid>,
     reasons: Vec<i16>,
+    lanes: Vec<Option<Uuid>>,
+    places: Vec<Option<i64>>,
+    /// Not before the others of its lane.
+    follows: Vec<bool>,
 }
 
 /// One statement for events, deliveries, waiting rows, fan-outs and the outbox record; one for the queues where something
-/// starts waiting.
+/// starts waiting; before them one for the lanes, where there are any.
 pub(super) async fn insert(
     transaction: &mut PgConnection,
     outbox: OutboxId,
@@ -42,6 +57,7 @@ pub(super) async fn insert(
     let mut waiting = Waiting::default();
     let mut changes = QueueChanges::default();
     let mut queued = Vec::new();
+    let mut lanes = join_lanes(transaction, events).await?;
     for new in events {
         let event = &*new.event;
         for delivery in &new.deliveries {
@@ -50,15 +66,23 @@ pub(super) async fn insert(
             deliveries.events.push(event.id.uuid());
             deliveries.destinations.push(delivery.destination_id.uuid());
             deliveries.types.push(&event.event_type);
-            match delivery.start {
-                Start::Queued => {
+            deliveries.guarantees.push(guarantee_number(delivery.guarantee));
+            let place = lane_key(delivery).and_then(|key| lanes.get_mut(&key)).and_then(Places::next);
+            deliveries.lanes.push(place.and(delivery.lane).map(lane_uuid));
+            deliveries.places.push(place.map(|place| place.number));
+            match (delivery.start, place) {
+                (Start::Queued, None) => {
                     deliveries.states.push(DeliveryState::Queued as i16);
                     queued.push(delivery.id);
                 }
-                Start::Waiting(reason) => {
+                (start, place) => {
                     deliveries.states.push(DeliveryState::Waiting as i16);
-                    waiting.push(new, delivery.id.uuid(), delivery.destination_id, reason);
-                    changes.added(event.tenant_id, delivery.destination_id, 0);
+                    waiting.push(new, delivery, start, place);
+                    if place.is_some_and(|place| place.follows) {
+                        changes.followed(event.tenant_id, delivery.destination_id);
+                    } else {
+                        changes.added(event.tenant_id, delivery.destination_id, 0);
+                    }
                 }
             }
         }
@@ -72,13 +96,16 @@ pub(super) async fn insert(
              FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
                   AS i(id, tenant_id, type, uid, source, meta, data)
          ), born AS (
-             INSERT INTO deliveries (id, tenant_id, event_id, destination_id, event_type, state)
-             SELECT * FROM unnest($8::uuid[], $9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::smallint[])
+             INSERT INTO deliveries (id, tenant_id, event_id, destination_id, event_type, state, lane, lane_seq, guarantee)
+             SELECT * FROM unnest($8::uuid[], $9::uuid[], $10::uuid[], $11::uuid[], $12::text[], $13::smallint[],
+                                  $24::uuid[], $25::bigint[], $26::smallint[])
          ), anchored AS (
-             INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, due_at, reason)
-             SELECT i.id, i.tenant_id, i.destination_id, i.event_id, statement_timestamp(), i.reason
-             FROM unnest($14::uuid[], $15::uuid[], $16::uuid[], $17::uuid[], $18::smallint[])
-                  AS i(id, tenant_id, destination_id, event_id, reason)
+             INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, due_at, reason, lane, lane_seq)
+             SELECT i.id, i.tenant_id, i.destination_id, i.event_id,
+                    CASE WHEN i.follows THEN 'infinity' ELSE statement_timestamp() END, i.reason, i.lane, i.lane_seq
+             FROM unnest($14::uuid[], $15::uuid[], $16::uuid[], $17::uuid[], $18::smallint[], $27::uuid[],
+                         $28::bigint[], $29::bool[])
+                  AS i(id, tenant_id, destination_id, event_id, reason, lane, lane_seq, follows)
          ), fanned AS (
              INSERT INTO fan_outs (event_id, tenant_id, destination_ids)
              SELECT * FROM unnest($19::uuid[], $20::uuid[], $21::bytea[])
@@ -109,6 +136,12 @@ pub(super) async fn insert(
     .bind(column(&fan_outs, |new| pack(new.fan_out.iter().copied())))
     .bind(outbox.uuid())
     .bind(pack(queued))
+    .bind(deliveries.lanes)
+    .bind(deliveries.places)
+    .bind(deliveries.guarantees)
+    .bind(waiting.lanes)
+    .bind(waiting.places)
+    .bind(waiting.follows)
     .execute(&mut *transaction)
     .await?;
     changes.apply(transaction).await
@@ -119,11 +152,59 @@ fn column<'g, E, T>(items: &'g [E], of: impl Fn(&'g E) -> T) -> Vec<T> {
 }
 
 impl Waiting {
-    fn push(&mut self, new: &NewEvent, id: Uuid, destination: DestinationId, reason: WaitReason) {
-        self.ids.push(id);
+    fn push(&mut self, new: &NewEvent, delivery: &NewDelivery, start: Start, place: Option<Place>) {
+        let follows = place.is_some_and(|place| place.follows);
+        let reason = match start {
+            _ if follows => WaitReason::Lane,
+            Start::Queued => WaitReason::Turn,
+            Start::Waiting(reason) => reason,
+        };
+        self.ids.push(delivery.id.uuid());
         self.tenants.push(TenantId::uuid(new.event.tenant_id));
-        self.destinations.push(destination.uuid());
+        self.destinations.push(delivery.destination_id.uuid());
         self.events.push(Id::uuid(new.event.id));
         self.reasons.push(reason as i16);
+        self.lanes.push(place.and(delivery.lane).map(lane_uuid));
+        self.places.push(place.map(|place| place.number));
+        self.follows.push(follows);
     }
+}
+
+/// A place in a lane.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: i64,
+    /// Somebody is before it.
+    follows: bool,
+}
+
+/// The places that a lane has given to this group, in order.
+struct Places {
+    numbers: std::vec::IntoIter<i64>,
+    is_free: bool,
+}
+
+impl Places {
+    fn next(&mut self) -> Option<Place> {
+        let number = self.numbers.next()?;
+        Some(Place { number, follows: !std::mem::take(&mut self.is_free) })
+    }
+}
+
+fn lane_key(delivery: &NewDelivery) -> Option<LaneKey> {
+    delivery.lane.map(|lane| (delivery.destination_id, lane))
+}
+
+/// Locks the lanes of the group, and takes places in them.
+async fn join_lanes(
+    transaction: &mut PgConnection,
+    events: &[&NewEvent],
+) -> Result<BTreeMap<LaneKey, Places>, Failure> {
+    let mut added = BTreeMap::<LaneKey, i64>::new();
+    for key in events.iter().flat_map(|new| &new.deliveries).filter_map(lane_key) {
+        *added.entry(key).or_default() += 1;
+    }
+    let joined = Lanes::default().join(transaction, &added).await?;
+    let places = |Joined { places, is_free, .. }| Places { numbers: places.into_iter(), is_free };
+    Ok(joined.into_iter().map(|(key, joined)| (key, places(joined))).collect())
 }

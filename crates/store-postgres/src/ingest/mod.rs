@@ -1,4 +1,5 @@
-//! The hot path of ingest: a group in one transaction of four round trips, six where it has claims or waiting starts.
+//! The hot path of ingest: a group in one transaction of four round trips; up to three more where it has claims, lanes or
+//! waiting starts.
 
 pub(crate) mod claims;
 mod commit;
@@ -90,7 +91,11 @@ async fn present(connection: &mut PgConnection, group: &IngestGroup) -> Result<H
 
 async fn routes(connection: &mut PgConnection, tenant: TenantId) -> Result<Routes, Failure> {
     let rows = sqlx::query(
-        "SELECT t.routing_version, d.id, d.version, (d.spec -> 'event_types')::text AS event_types, d.state
+        "SELECT t.routing_version, d.id, d.version, (d.spec -> 'event_types')::text AS event_types, d.state,
+                jsonb_strip_nulls(jsonb_build_object(
+                    'ordering', d.spec -> 'ordering', 'ordering_key_from', d.spec -> 'ordering_key_from',
+                    'ordering_on_dead', d.spec -> 'ordering_on_dead'))::text AS ordering,
+                COALESCE(d.spec -> 'guarantee', '\"at_least_once\"')::text AS guarantee
          FROM tenants t LEFT JOIN destinations d ON d.tenant_id = t.id AND d.state <> 'deleted'
          WHERE t.id = $1 ORDER BY d.id",
     )
@@ -107,6 +112,8 @@ async fn routes(connection: &mut PgConnection, tenant: TenantId) -> Result<Route
             destination_id: id(row, "id")?,
             destination_version: version(row, "version")?,
             event_types: json::<Vec<EventPattern>>(row, "event_types")?,
+            ordering: json(row, "ordering")?,
+            guarantee: json(row, "guarantee")?,
             state: destination_state(row, "state")?,
         });
     }

@@ -1,14 +1,18 @@
 //! Deliveries and dead letters: retried, cancelled, sent again, discarded by a person.
 
-use signalpost_core::{DeadReason, DeliveryId, DeliveryState, DestinationId, Entropy, EventId, TenantId, WaitReason};
+use signalpost_core::{
+    DeadReason, DeliveryId, DeliveryState, DestinationId, Entropy, EventId, Guarantee, LaneId, TenantId, WaitReason,
+};
 use signalpost_store::manage::{Cancelled, Retried};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::{
+    due,
     error::Failure,
+    lanes::{self, Lanes},
     queues::QueueChanges,
-    rows::{count, id, named, optional_id},
+    rows::{self, count, destination_columns, guarantee, id, named, optional_id, optional_lane},
     waiting::{self, Newborn},
 };
 
@@ -22,13 +26,17 @@ struct Locked {
     state: DeliveryState,
     attempts: u32,
     replayed_by: Option<DeliveryId>,
+    guarantee: Guarantee,
+    lane: Option<LaneId>,
+    place: Option<i64>,
 }
 
 impl Locked {
     /// A new delivery of the same event to the same destination.
     fn again(self, entropy: &dyn Entropy) -> Newborn {
         let newborn = Newborn::new(self.tenant_id, self.destination_id, self.event_id, self.event_type, entropy);
-        Newborn { replay_of: Some(self.id), ..newborn }
+        let replay_of = Some((self.id, self.place));
+        Newborn { replay_of, guarantee: self.guarantee, lane: self.lane, is_born_now: true, ..newborn }
     }
 }
 
@@ -38,7 +46,8 @@ async fn lock(
     delivery: DeliveryId,
 ) -> Result<Option<Locked>, Failure> {
     let row = sqlx::query(
-        "SELECT id, tenant_id, destination_id, event_id, event_type, state, attempts, replayed_by FROM deliveries
+        "SELECT id, tenant_id, destination_id, event_id, event_type, state, attempts, replayed_by, guarantee, lane, lane_seq
+         FROM deliveries
          WHERE id = $1 AND tenant_id = $2 FOR UPDATE",
     )
     .bind(delivery.uuid())
@@ -55,6 +64,9 @@ async fn lock(
         state: named(&row, "state", DeliveryState::from_number)?,
         attempts: count(&row, "attempts")?,
         replayed_by: optional_id(&row, "replayed_by")?,
+        guarantee: guarantee(&row, "guarantee")?,
+        lane: optional_lane(&row, "lane")?,
+        place: row.try_get("lane_seq")?,
     }))
 }
 
@@ -106,6 +118,7 @@ pub(super) async fn retry(
             let is_out = !make_due(transaction, &newest).await?;
             Ok(if is_out { Retried::InFlight } else { on_its_way })
         }
+        _ if newest.guarantee == Guarantee::AtMostOnce => Ok(Retried::AtMostOnce),
         DeliveryState::Delivered | DeliveryState::Dead | DeliveryState::Cancelled => {
             let newborn = newest.again(entropy);
             let new = newborn.id;
@@ -115,13 +128,14 @@ pub(super) async fn retry(
     }
 }
 
-/// Makes a waiting delivery due now. One that was fed keeps its lease: it is on its way. False: a request of it is out.
+/// Makes a waiting delivery due now. One that was fed keeps its lease: it is on its way; one that follows others in its lane is
+/// due when they have ended. False: a request of it is out.
 async fn make_due(transaction: &mut PgConnection, found: &Locked) -> Result<bool, Failure> {
     let Some(row) = waiting_row(transaction, found.id).await? else { return Ok(true) };
     if row.is_out() {
         return Ok(false);
     }
-    if row.is_due || row.leased {
+    if row.is_due || row.leased || row.follows {
         return Ok(true);
     }
     sqlx::query("UPDATE waiting SET due_at = statement_timestamp() WHERE delivery_id = $1")
@@ -139,6 +153,8 @@ struct WaitingRow {
     reason: WaitReason,
     leased: bool,
     is_due: bool,
+    /// Others of its lane are before it.
+    follows: bool,
 }
 
 impl WaitingRow {
@@ -150,7 +166,8 @@ impl WaitingRow {
 
 async fn waiting_row(transaction: &mut PgConnection, id: DeliveryId) -> Result<Option<WaitingRow>, Failure> {
     let row = sqlx::query(
-        "SELECT reason, leased, due_at <= statement_timestamp() AS is_due FROM waiting WHERE delivery_id = $1 FOR UPDATE",
+        "SELECT reason, leased, due_at <= statement_timestamp() AS is_due, due_at = 'infinity' AS follows
+         FROM waiting WHERE delivery_id = $1 FOR UPDATE",
     )
     .bind(id.uuid())
     .fetch_optional(transaction)
@@ -160,6 +177,7 @@ async fn waiting_row(transaction: &mut PgConnection, id: DeliveryId) -> Result<O
         reason: named(&row, "reason", WaitReason::from_number)?,
         leased: row.try_get("leased")?,
         is_due: row.try_get("is_due")?,
+        follows: row.try_get("follows")?,
     }))
 }
 
@@ -169,6 +187,7 @@ pub(super) async fn cancel(
     delivery: DeliveryId,
 ) -> Result<Cancelled, Failure> {
     let Some(found) = lock(transaction, tenant, delivery).await? else { return Ok(Cancelled::NotFound) };
+    let mut lanes = Lanes::default();
     match found.state {
         DeliveryState::Cancelled => return Ok(Cancelled::Yes),
         DeliveryState::Delivered | DeliveryState::Dead => {
@@ -176,6 +195,9 @@ pub(super) async fn cancel(
         }
         DeliveryState::Queued => {}
         DeliveryState::Waiting => {
+            if let Some(lane) = found.lane {
+                lanes.lock(transaction, [(found.destination_id, lane)].into()).await?;
+            }
             if waiting_row(transaction, found.id).await?.is_some_and(|row| row.is_out()) {
                 return Ok(Cancelled::InFlight);
             }
@@ -192,6 +214,10 @@ pub(super) async fn cancel(
     if found.state == DeliveryState::Waiting {
         let mut changes = QueueChanges::default();
         changes.removed(found.tenant_id, found.destination_id);
+        if let Some(lane) = found.lane {
+            lanes.ended((found.destination_id, lane));
+        }
+        lanes.settle(transaction, false, &mut changes).await?;
         changes.apply(transaction).await?;
     }
     Ok(Cancelled::Yes)
@@ -212,7 +238,7 @@ pub(super) async fn replay_event(
     let Some(event_type) = event_type else { return Ok(None) };
     // Of each destination the newest one: that which was not sent again.
     let rows = sqlx::query(
-        "SELECT d.id, d.destination_id FROM deliveries d
+        "SELECT d.id, d.destination_id, d.guarantee, d.lane, d.lane_seq FROM deliveries d
          JOIN destinations t ON t.id = d.destination_id AND t.state <> 'deleted'
          WHERE d.event_id = $1 AND d.tenant_id = $2 AND d.id BETWEEN $3 AND $4 AND d.replayed_by IS NULL
            AND ($5::uuid IS NULL OR d.destination_id = $5)
@@ -233,18 +259,43 @@ pub(super) async fn replay_event(
             continue;
         }
         let mut new = Newborn::new(tenant, destination_id, event, event_type.clone(), entropy);
-        new.replay_of = Some(id(row, "id")?);
+        new.replay_of = Some((id(row, "id")?, row.try_get("lane_seq")?));
+        new.guarantee = guarantee(row, "guarantee")?;
+        new.lane = optional_lane(row, "lane")?;
+        new.is_born_now = true;
         newborn.push(new);
     }
     if let Some(destination) = destination
         && newborn.is_empty()
-        && can_be_sent(transaction, tenant, destination, event).await?
     {
-        newborn.push(Newborn::new(tenant, destination, event, event_type, entropy));
+        newborn.extend(first_time(transaction, tenant, destination, event, entropy).await?);
     }
     let ids = newborn.iter().map(|delivery| delivery.id).collect();
     waiting::replay(transaction, newborn).await?;
     Ok(Some(ids))
+}
+
+/// The first delivery of an event to a destination, as that is now; None where one of them is gone.
+async fn first_time(
+    transaction: &mut PgConnection,
+    tenant: TenantId,
+    destination: DestinationId,
+    event: EventId,
+    entropy: &dyn Entropy,
+) -> Result<Option<Newborn>, Failure> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        destination_columns!(),
+        " FROM destinations WHERE id = $1 AND tenant_id = $2 AND state <> 'deleted'"
+    ))
+    .bind(destination.uuid())
+    .bind(tenant.uuid())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let destination = rows::destination(&row)?;
+    let events = due::whole_events(transaction, &[event]).await?;
+    Ok(events.first().map(|event| Newborn::late(&destination, event, entropy)))
 }
 
 fn last_of_millisecond(event: EventId) -> Uuid {
@@ -260,7 +311,7 @@ pub(super) async fn replay_dead_letter(
     // The delivery first, as everybody locks; it may be gone with its partition.
     lock(transaction, tenant, letter).await?;
     let row = sqlx::query(
-        "SELECT destination_id, event_id, event_type,
+        "SELECT destination_id, event_id, event_type, guarantee, lane, lane_seq,
                 EXISTS (SELECT FROM destinations t WHERE t.id = destination_id AND t.state <> 'deleted') AS can_be_sent
          FROM dead_letters WHERE delivery_id = $1 AND tenant_id = $2 FOR UPDATE",
     )
@@ -275,7 +326,13 @@ pub(super) async fn replay_dead_letter(
     waiting::restore_events(transaction, &[letter]).await?;
     let (destination_id, event_id) = (id(&row, "destination_id")?, id(&row, "event_id")?);
     let newborn = Newborn::new(tenant, destination_id, event_id, row.try_get("event_type")?, entropy);
-    let newborn = Newborn { replay_of: Some(letter), ..newborn };
+    let newborn = Newborn {
+        replay_of: Some((letter, row.try_get("lane_seq")?)),
+        guarantee: guarantee(&row, "guarantee")?,
+        lane: optional_lane(&row, "lane")?,
+        is_born_now: true,
+        ..newborn
+    };
     let new = newborn.id;
     waiting::replay(transaction, vec![newborn]).await?;
     Ok(Retried::Again(new))
@@ -287,18 +344,22 @@ pub(super) async fn discard(
     letter: DeliveryId,
 ) -> Result<bool, Failure> {
     lock(transaction, tenant, letter).await?;
-    let gone = sqlx::query("DELETE FROM dead_letters WHERE delivery_id = $1 AND tenant_id = $2")
-        .bind(letter.uuid())
-        .bind(tenant.uuid())
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-    if gone > 0 {
+    let gone = sqlx::query(
+        "DELETE FROM dead_letters WHERE delivery_id = $1 AND tenant_id = $2 RETURNING destination_id, lane",
+    )
+    .bind(letter.uuid())
+    .bind(tenant.uuid())
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if let Some(row) = &gone {
         sqlx::query("UPDATE deliveries SET reason = $2 WHERE id = $1")
             .bind(letter.uuid())
             .bind(DeadReason::Discarded as i16)
-            .execute(transaction)
+            .execute(&mut *transaction)
             .await?;
+        if optional_lane(row, "lane")?.is_some() {
+            lanes::release(transaction, &[(id(row, "destination_id")?, letter)]).await?;
+        }
     }
-    Ok(gone > 0)
+    Ok(gone.is_some())
 }

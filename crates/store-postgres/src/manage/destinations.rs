@@ -1,6 +1,10 @@
 //! Destinations.
 
-use signalpost_core::{Destination, DestinationId, DestinationSpec, DestinationState, TenantId, id::Id};
+use signalpost_core::{
+    Destination, DestinationId, DestinationSpec, DestinationState, TenantId,
+    id::Id,
+    ordering::{OnDead, OrderingMode},
+};
 use signalpost_store::manage::{Created, DestinationUpdate};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -8,6 +12,7 @@ use uuid::Uuid;
 use super::{Bumped, bump};
 use crate::{
     error::Failure,
+    failing, holds, lanes,
     rows::{self, destination_columns, to_json},
     time::Time,
 };
@@ -92,8 +97,18 @@ pub(super) async fn update(
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
+    if !blocks(update.spec) {
+        lanes::release_all(transaction, id).await?;
+    }
+    // It may be another receiver now: what was held for the one before is tried.
+    holds::release_held(transaction, id).await?;
     bump(transaction, tenant, Bumped::Changed).await?;
     rows::destination(&row).map(Some)
+}
+
+/// Whether a dead letter blocks its lane.
+fn blocks(spec: &DestinationSpec) -> bool {
+    spec.ordering.mode == OrderingMode::Key && spec.ordering.on_dead == OnDead::Block
 }
 
 pub(super) async fn set_paused(
@@ -120,6 +135,9 @@ pub(super) async fn set_paused(
     .await?;
     if let Some(row) = changed {
         bump(transaction, tenant, bumped).await?;
+        if !paused {
+            failing::forget(transaction, &[id]).await?;
+        }
         return rows::destination(&row).map(Some);
     }
     let row = sqlx::query(concat!(
@@ -149,7 +167,10 @@ pub(super) async fn delete(
     .await?
     .rows_affected();
     if changed > 0 {
+        // Nobody waits for its dead letters any more.
+        lanes::release_all(transaction, id).await?;
         bump(transaction, tenant, Bumped::Blocked(id)).await?;
+        failing::forget(transaction, &[id]).await?;
     }
     Ok(changed > 0)
 }

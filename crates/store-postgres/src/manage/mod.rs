@@ -21,6 +21,7 @@ pub(crate) use replay_jobs::{job, job_columns};
 use crate::{
     PostgresStore, changes,
     error::Failure,
+    holds,
     transaction::{read, transact},
 };
 
@@ -134,25 +135,11 @@ pub(crate) async fn bump(transaction: &mut PgConnection, tenant: TenantId, bumpe
                 .await?;
         }
         Bumped::Open(id) => {
-            // What was parked for the pause is due now. What is leased, and rows that somebody writes just now, are theirs.
-            sqlx::query(
-                "UPDATE waiting SET due_at = statement_timestamp() WHERE delivery_id = ANY(ARRAY(
-                     SELECT delivery_id FROM waiting
-                     WHERE destination_id = $1 AND due_at > statement_timestamp() AND reason = $2 AND NOT leased
-                     FOR UPDATE SKIP LOCKED))",
-            )
-            .bind(id.uuid())
-            .bind(WaitReason::Paused as i16)
-            .execute(&mut *transaction)
-            .await?;
-            sqlx::query(
-                "UPDATE queues SET blocked = false, hold_until = NULL,
-                        next_due = CASE WHEN depth > 0 THEN statement_timestamp() ELSE 'infinity' END
-                 WHERE destination_id = $1",
-            )
-            .bind(id.uuid())
-            .execute(&mut *transaction)
-            .await?;
+            holds::release(transaction, id, &[WaitReason::Paused, WaitReason::Circuit]).await?;
+            sqlx::query("UPDATE queues SET blocked = false WHERE destination_id = $1")
+                .bind(id.uuid())
+                .execute(&mut *transaction)
+                .await?;
         }
     }
     sqlx::query(

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     error::Failure,
     ids::unpack,
-    rows::id,
+    rows::{id, json},
     waiting::{self, Newborn},
 };
 
@@ -61,15 +61,20 @@ async fn expand_one(
     .bind(i32::try_from(piece.len()).unwrap_or(i32::MAX))
     .execute(&mut *transaction)
     .await?;
-    let living: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM destinations WHERE id = ANY($1) AND state <> 'deleted' ORDER BY id")
-            .bind(piece)
-            .fetch_all(&mut *transaction)
-            .await?;
+    let living = sqlx::query(
+        "SELECT id, COALESCE(spec -> 'guarantee', '\"at_least_once\"')::text AS guarantee FROM destinations
+         WHERE id = ANY($1) AND state <> 'deleted' ORDER BY id",
+    )
+    .bind(piece)
+    .fetch_all(&mut *transaction)
+    .await?;
     let newborn: Vec<Newborn> = living
-        .into_iter()
-        .map(|to| Newborn::new(tenant_id, Id::from_uuid(to), event_id, event_type.clone(), entropy))
-        .collect();
+        .iter()
+        .map(|to| {
+            let new = Newborn::new(tenant_id, id(to, "id")?, event_id, event_type.clone(), entropy);
+            Ok(Newborn { guarantee: json(to, "guarantee")?, ..new })
+        })
+        .collect::<Result<_, Failure>>()?;
     let created = newborn.len();
     waiting::create(transaction, newborn).await?;
     Ok(Some(created))

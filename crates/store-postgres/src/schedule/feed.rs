@@ -4,27 +4,31 @@
 //! feeds it. Writers are never waited for while rows of `waiting` are taken (SKIP LOCKED); queues are locked last, sorted, and
 //! their next due time is found out under that lock, so that what a writer added meanwhile is not forgotten.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, time::Duration};
 
-use signalpost_core::{DeliveryId, DestinationId, Event, EventId, TenantId, Timestamp, WaitReason};
-use signalpost_store::schedule::{Due, DueDelivery, FeedBudget};
+use signalpost_core::{DeliveryId, DestinationId, TenantId, Timestamp, WaitReason};
+use signalpost_store::schedule::{Due, FeedBudget};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::shares::shares;
 use crate::{
+    due::{self, Leased},
     error::Failure,
     ids::uuids,
-    queues::QueueChanges,
-    rows::{self, big_count, count, event_columns, id, named, time, version},
+    queues::{QueueChanges, micros},
+    rows::{big_count, id, named, time, version},
     time::Time,
 };
 
 /// One feeder at a time.
 const LOCK: i64 = 0x5349_474e_414c_0002;
 
-/// A queue with a rate limit is not due again for that long after it was taken from.
+/// A queue with a rate limit, or on trial, is not due again for that long after it was taken from.
 const PACE_US: i64 = 1_000_000;
+
+/// A trial of which nothing was heard for so long after its hold is over: whoever made it is gone.
+const TRIAL_LIFE: Duration = Duration::from_secs(600);
 
 /// What to answer when nothing is due, by one cheap read; None: something is.
 pub(super) async fn idle(connection: &mut PgConnection) -> Result<Option<Due>, Failure> {
@@ -51,21 +55,14 @@ struct Queue {
     destination_id: DestinationId,
     tenant_id: TenantId,
     version: u32,
-    limited: bool,
+    /// It rests after it was taken from.
+    paced: bool,
     /// No more than that can come of it.
     cap: usize,
     /// How much it may yield this time.
     share: usize,
     /// Whether its turn came in this take.
     had_turn: bool,
-}
-
-/// A row that was leased.
-struct Leased {
-    delivery_id: DeliveryId,
-    destination_id: DestinationId,
-    event_id: EventId,
-    reason: WaitReason,
 }
 
 pub(super) async fn take_due(
@@ -77,7 +74,7 @@ pub(super) async fn take_due(
     let (now, mut queues, left_out) = due_queues(transaction, budget).await?;
     let until = now + budget.lease;
     let leased = take(transaction, budget.most, &mut queues, now, until).await?;
-    let deliveries = load(transaction, &queues, &leased, until, inline_bytes).await?;
+    let deliveries = due::load(transaction, &leased, inline_bytes).await?;
     let more = advance(transaction, &queues, &leased, now).await? || left_out;
     let next_in = match more {
         true => None,
@@ -93,7 +90,7 @@ async fn due_queues(
     budget: FeedBudget,
 ) -> Result<(Timestamp, Vec<Queue>, bool), Failure> {
     let rows = sqlx::query(
-        "SELECT statement_timestamp() AS now, q.destination_id, q.tenant_id, q.depth, d.version, d.feed_limit
+        "SELECT statement_timestamp() AS now, q.destination_id, q.tenant_id, q.depth, q.trial, d.version, d.feed_limit
          FROM (SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY next_due, destination_id) AS turn
                FROM queues WHERE NOT blocked AND next_due <= statement_timestamp()) q
          JOIN destinations d ON d.id = q.destination_id AND d.state = 'active'
@@ -113,16 +110,17 @@ async fn due_queues(
 }
 
 fn queue(row: &PgRow, budget: FeedBudget) -> Result<Queue, Failure> {
-    let limit: Option<i64> = row.try_get("feed_limit")?;
-    let limited = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
+    let trial: Option<i32> = row.try_get("trial")?;
+    let limit = [row.try_get("feed_limit")?, trial.map(i64::from)].into_iter().flatten().min();
+    let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
     // Depth is at least one where something is due; a count that is wrong for once must not stop a queue.
     let depth = usize::try_from(big_count(row, "depth")?).unwrap_or(usize::MAX).max(1);
     Ok(Queue {
         destination_id: id(row, "destination_id")?,
         tenant_id: id(row, "tenant_id")?,
         version: version(row, "version")?,
-        limited: limit.is_some(),
-        cap: budget.per_destination.min(limited).min(depth),
+        paced: limit.is_some(),
+        cap: budget.per_destination.min(most).min(depth),
         share: 0,
         had_turn: false,
     })
@@ -186,6 +184,8 @@ async fn lease(
     now: Timestamp,
     until: Timestamp,
 ) -> Result<Vec<Leased>, Failure> {
+    let versions: HashMap<DestinationId, u32> =
+        queues.iter().map(|queue| (queue.destination_id, queue.version)).collect();
     let (ids, shares): (Vec<Uuid>, Vec<i64>) = queues
         .iter()
         .filter(|queue| queue.share > 0)
@@ -202,7 +202,7 @@ async fn lease(
              ) w
          )
          UPDATE waiting w SET due_at = $4, leased = true FROM picked p WHERE w.delivery_id = p.delivery_id
-         RETURNING w.delivery_id, w.destination_id, w.event_id, w.reason",
+         RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.event_id, w.reason",
     )
     .bind(ids)
     .bind(shares)
@@ -212,78 +212,18 @@ async fn lease(
     .await?;
     rows.iter()
         .map(|row| {
+            let destination_id = id(row, "destination_id")?;
             Ok(Leased {
                 delivery_id: id(row, "delivery_id")?,
-                destination_id: id(row, "destination_id")?,
+                tenant_id: id(row, "tenant_id")?,
+                destination_id,
+                version: versions.get(&destination_id).copied().unwrap_or_default(),
                 event_id: id(row, "event_id")?,
                 reason: named(row, "reason", WaitReason::from_number)?,
+                until,
             })
         })
         .collect()
-}
-
-/// Completes leased rows with their attempts and events; each event is read once.
-async fn load(
-    transaction: &mut PgConnection,
-    queues: &[Queue],
-    leased: &[Leased],
-    until: Timestamp,
-    inline_bytes: usize,
-) -> Result<Vec<DueDelivery>, Failure> {
-    if leased.is_empty() {
-        return Ok(Vec::new());
-    }
-    let attempts = attempts(transaction, leased).await?;
-    let events = events(transaction, leased, inline_bytes).await?;
-    let queues: HashMap<DestinationId, &Queue> = queues.iter().map(|queue| (queue.destination_id, queue)).collect();
-    let mut due = Vec::with_capacity(leased.len());
-    for row in leased {
-        let (Some(queue), Some(attempts), Some((event, whole))) =
-            (queues.get(&row.destination_id), attempts.get(&row.delivery_id), events.get(&row.event_id))
-        else {
-            tracing::error!(delivery.id = %row.delivery_id, event.id = %row.event_id, "waiting delivery without its event");
-            continue;
-        };
-        due.push(DueDelivery {
-            delivery_id: row.delivery_id,
-            tenant_id: queue.tenant_id,
-            destination_id: row.destination_id,
-            destination_version: queue.version,
-            attempts: *attempts,
-            reason: row.reason,
-            leased_until: until,
-            event: Arc::clone(event),
-            whole: *whole,
-        });
-    }
-    Ok(due)
-}
-
-async fn attempts(transaction: &mut PgConnection, leased: &[Leased]) -> Result<HashMap<DeliveryId, u32>, Failure> {
-    let ids = uuids(leased.iter().map(|row| row.delivery_id));
-    let rows =
-        sqlx::query("SELECT id, attempts FROM deliveries WHERE id = ANY($1)").bind(ids).fetch_all(transaction).await?;
-    rows.iter().map(|row| Ok((id(row, "id")?, count(row, "attempts")?))).collect()
-}
-
-async fn events(
-    transaction: &mut PgConnection,
-    leased: &[Leased],
-    inline_bytes: usize,
-) -> Result<HashMap<EventId, (Arc<Event>, bool)>, Failure> {
-    let mut ids = uuids(leased.iter().map(|row| row.event_id));
-    ids.sort_unstable();
-    ids.dedup();
-    let rows = sqlx::query(concat!(
-        "SELECT ",
-        event_columns!("CASE WHEN octet_length(e.data) <= $2 THEN e.data END"),
-        ", octet_length(e.data) <= $2 AS whole FROM events e WHERE e.id = ANY($1)"
-    ))
-    .bind(ids)
-    .bind(i64::try_from(inline_bytes).unwrap_or(i64::MAX))
-    .fetch_all(transaction)
-    .await?;
-    rows.iter().map(|row| Ok((id(row, "id")?, (rows::event(row)?, row.try_get("whole")?)))).collect()
 }
 
 /// Tells the queues when they are due next. A queue of which more is due goes to the end of the line. Gives whether there
@@ -302,7 +242,7 @@ async fn advance(
     let taken: std::collections::HashSet<DestinationId> = leased.iter().map(|row| row.destination_id).collect();
     let paces: Vec<i64> = queues
         .iter()
-        .map(|queue| if queue.limited && taken.contains(&queue.destination_id) { PACE_US } else { 0 })
+        .map(|queue| if queue.paced && taken.contains(&queue.destination_id) { PACE_US } else { 0 })
         .collect();
     sqlx::query("SELECT FROM queues WHERE destination_id = ANY($1) ORDER BY destination_id FOR UPDATE")
         .bind(&ids)
@@ -311,10 +251,13 @@ async fn advance(
     // A statement of its own: it sees everything that was committed before the lock was ours.
     let next: Vec<Time> = sqlx::query_scalar(
         "UPDATE queues q SET
-             next_due = GREATEST(COALESCE(i.first_due, 'infinity'), $3, $3 + i.pace_us * interval '1 microsecond', q.hold_until),
-             hold_until = CASE WHEN i.pace_us > 0
-                 THEN GREATEST(q.hold_until, $3 + i.pace_us * interval '1 microsecond') ELSE q.hold_until END,
-             spilled = q.spilled AND (COALESCE(i.first_due, 'infinity') <= $3 OR COALESCE(q.hold_until > $3, false))
+             next_due = GREATEST(COALESCE(i.first_due, 'infinity'), $3, $3 + i.pace_us * interval '1 microsecond', q.hold_until,
+                                 q.paced_until),
+             paced_until = CASE WHEN i.pace_us > 0
+                 THEN GREATEST(q.paced_until, $3 + i.pace_us * interval '1 microsecond') ELSE q.paced_until END,
+             trial = CASE WHEN q.hold_until > $3 - $4 * interval '1 microsecond' THEN q.trial END,
+             spilled = q.spilled AND (COALESCE(i.first_due, 'infinity') <= $3 OR COALESCE(q.hold_until > $3, false)
+                 OR COALESCE(q.trial IS NOT NULL AND q.hold_until > $3 - $4 * interval '1 microsecond', false))
          FROM (SELECT u.destination_id, u.pace_us,
                       (SELECT w.due_at FROM waiting w WHERE w.destination_id = u.destination_id
                        ORDER BY w.due_at LIMIT 1) AS first_due
@@ -325,6 +268,7 @@ async fn advance(
     .bind(ids)
     .bind(paces)
     .bind(Time(now))
+    .bind(micros(TRIAL_LIFE))
     .fetch_all(transaction)
     .await?;
     Ok(left_out || next.into_iter().any(|next| next.0 <= now))

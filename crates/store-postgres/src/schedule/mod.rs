@@ -19,7 +19,7 @@ use signalpost_store::{
 use std::time::Duration;
 
 use crate::{
-    PostgresStore, partitions,
+    PostgresStore, failing, partitions,
     transaction::{read, transact},
 };
 
@@ -75,6 +75,14 @@ impl ScheduleStore for PostgresStore {
         let cancelled = transact!(self, |transaction| sweep::cancel(transaction, most))?;
         let removed = transact!(self, |transaction| sweep::remove(transaction, most))?;
         Ok(cancelled + removed)
+    }
+
+    async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {
+        let mut disabled = 0;
+        for (tenant, id) in read!(self, main, |connection| failing::candidates(connection, most))? {
+            disabled += usize::from(transact!(self, |transaction| failing::disable(transaction, tenant, id))?);
+        }
+        Ok(disabled)
     }
 
     async fn prepare_partitions(&self, days_ahead: u32) -> Result<(), StoreError> {

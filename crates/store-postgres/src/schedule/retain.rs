@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use signalpost_core::{DeliveryState, Timestamp};
+use signalpost_core::{DeliveryId, DeliveryState, DestinationId, Timestamp};
 use signalpost_store::{StoreError, schedule::Retention};
 use sqlx::PgConnection;
 
 use crate::{
     PostgresStore,
     error::Failure,
+    lanes,
     partitions::{self, Day},
     queues::micros,
+    rows::{id, optional_lane},
     transaction::{read, transact},
 };
 
@@ -20,7 +22,8 @@ const SCAN_TIME: Duration = Duration::from_secs(60);
 /// Chunks of rows, each with the time after which a row goes.
 const DEAD_LETTERS: &str = "DELETE FROM dead_letters WHERE delivery_id = ANY(ARRAY(
     SELECT delivery_id FROM dead_letters WHERE dead_at < statement_timestamp() - $1 * interval '1 microsecond'
-    ORDER BY dead_at LIMIT $2 FOR UPDATE SKIP LOCKED))";
+    ORDER BY dead_at LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING delivery_id, destination_id, lane";
 const KEYS: &str = "DELETE FROM idempotency c USING (
     SELECT tenant_id, scope, key FROM idempotency WHERE expires_at < statement_timestamp() - $1 * interval '1 microsecond'
     ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED) i
@@ -31,15 +34,27 @@ const REPLAYS: &str = "DELETE FROM replays WHERE id = ANY(ARRAY(
 
 pub(super) async fn retain(store: &PostgresStore, retention: Retention) -> Result<bool, StoreError> {
     let chunk = i64::try_from(retention.chunk).unwrap_or(i64::MAX);
-    let mut more = false;
-    for (statement, age) in
-        [(DEAD_LETTERS, retention.dead_letters), (KEYS, Duration::ZERO), (REPLAYS, retention.events)]
-    {
+    let letters = transact!(store, |transaction| drop_letters(transaction, retention.dead_letters, chunk))?;
+    let mut more = letters > 0 && letters >= retention.chunk;
+    for (statement, age) in [(KEYS, Duration::ZERO), (REPLAYS, retention.events)] {
         let deleted = transact!(store, |transaction| delete(transaction, statement, age, chunk))?;
         more |= deleted > 0 && deleted >= retention.chunk as u64;
     }
     drop_partitions(store, retention.events).await?;
     Ok(more)
+}
+
+/// Lanes that they block go on.
+async fn drop_letters(transaction: &mut PgConnection, age: Duration, chunk: i64) -> Result<usize, Failure> {
+    let rows = sqlx::query(DEAD_LETTERS).bind(micros(age)).bind(chunk).fetch_all(&mut *transaction).await?;
+    let mut blocking: Vec<(DestinationId, DeliveryId)> = Vec::new();
+    for row in &rows {
+        if optional_lane(row, "lane")?.is_some() {
+            blocking.push((id(row, "destination_id")?, id(row, "delivery_id")?));
+        }
+    }
+    lanes::release(transaction, &blocking).await?;
+    Ok(rows.len())
 }
 
 async fn delete(

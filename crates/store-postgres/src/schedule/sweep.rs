@@ -1,10 +1,15 @@
 //! Cleans up after deleted destinations.
 
 use signalpost_core::{DeliveryState, WaitReason};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::{error::Failure, queues::QueueChanges, rows::id};
+use crate::{
+    error::Failure,
+    lanes::{LaneKey, Lanes},
+    queues::QueueChanges,
+    rows::{id, optional_lane},
+};
 
 /// Cancels deliveries that wait for destinations which are deleted, or gone altogether; not those of which a request is
 /// out.
@@ -26,15 +31,25 @@ pub(super) async fn cancel(transaction: &mut PgConnection, most: usize) -> Resul
         return Ok(0);
     }
     ids.sort_unstable();
-    let cancelled: Vec<Uuid> = sqlx::query_scalar(
+    let rows = sqlx::query(
         "UPDATE deliveries SET state = $2, ended_at = statement_timestamp()
-         WHERE id = ANY($1) AND state = $3 RETURNING id",
+         WHERE id = ANY($1) AND state = $3 RETURNING id, destination_id, lane",
     )
     .bind(ids)
     .bind(DeliveryState::Cancelled as i16)
     .bind(DeliveryState::Waiting as i16)
     .fetch_all(&mut *transaction)
     .await?;
+    let (mut cancelled, mut left) = (Vec::<Uuid>::with_capacity(rows.len()), Vec::<LaneKey>::new());
+    for row in &rows {
+        cancelled.push(row.try_get("id")?);
+        if let Some(lane) = optional_lane(row, "lane")? {
+            left.push((id(row, "destination_id")?, lane));
+        }
+    }
+    let mut lanes = Lanes::default();
+    lanes.lock(transaction, left.iter().copied().collect()).await?;
+    left.into_iter().for_each(|lane| lanes.ended(lane));
     let rows = sqlx::query("DELETE FROM waiting WHERE delivery_id = ANY($1) RETURNING tenant_id, destination_id")
         .bind(cancelled)
         .fetch_all(&mut *transaction)
@@ -43,6 +58,7 @@ pub(super) async fn cancel(transaction: &mut PgConnection, most: usize) -> Resul
     for row in &rows {
         changes.removed(id(row, "tenant_id")?, id(row, "destination_id")?);
     }
+    lanes.settle(transaction, false, &mut changes).await?;
     changes.apply(transaction).await?;
     Ok(rows.len())
 }
@@ -67,6 +83,8 @@ pub(super) async fn remove(transaction: &mut PgConnection, most: usize) -> Resul
         "WITH gone AS (
              DELETE FROM queues WHERE depth <= 0 AND blocked AND (destination_id = ANY($1)
                  OR NOT EXISTS (SELECT FROM destinations d WHERE d.id = queues.destination_id))
+         ), forgotten AS (
+             DELETE FROM failing WHERE destination_id = ANY($1)
          )
          DELETE FROM destinations WHERE id = ANY($1)",
     )

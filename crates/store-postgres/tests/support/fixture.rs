@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event, EventId, EventMeta,
-    OutboxId, TenantId, Timestamp, destination::Secret,
+    AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
+    EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, destination::Secret,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -39,6 +39,7 @@ pub fn new_destination() -> Destination {
         secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
         state: DestinationState::Active,
         disabled_reason: None,
+        circuit: CircuitRecord::default(),
         version: 1,
         created_at: now(),
         updated_at: now(),
@@ -64,6 +65,8 @@ pub fn new_event(event: Event, destinations: &[DestinationId], start: Start) -> 
             id: DeliveryId::new(event.created_at(), &SystemEntropy),
             destination_id: *destination_id,
             start,
+            lane: None,
+            guarantee: Guarantee::AtLeastOnce,
         })
         .collect();
     NewEvent { event: Arc::new(event), deliveries, fan_out: Vec::new(), uid: None, answer: Bytes::from_static(b"{}") }
