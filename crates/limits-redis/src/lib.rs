@@ -1,31 +1,34 @@
 //! The limits port on Redis.
 //!
-//! Every call is one pipeline of Lua scripts, bounded by 50 ms, on Redis's own clock. Every key expires.
+//! Every call is bounded by 50 ms, goes for a whole batch, and counts on Redis's own clock. Every key expires, but for the mark that says when
+//! the data were begun. With Redis empty, slow, gone or restarted each of them goes on, and is back by itself:
 //!
-//! A token is taken twice: from a bucket in this process, and then from the shared one. While Redis is away or frozen,
-//! the first has to do; when Redis is back, it is told what was used meanwhile. So one process alone keeps the promise of
-//! a limit through any outage, loss of Redis's data included; several together do not, as each then has the whole rate.
-//! Claims are for economy and simply cannot be had meanwhile.
+//! | what | while Redis is away | afterwards |
+//! |---|---|---|
+//! | tokens | a part of the rate, from an empty bucket, after a second ([`tokens`]) | what was used is told |
+//! | slots | an equal part ([`slots`]) | what is held is told |
+//! | circuits | one's own picture ([`circuits`]) | the later picture holds |
+//! | claims | none can be had: they are for economy | claimed again |
 
+mod circuits;
 mod inspect;
 mod link;
+mod reserves;
 mod scripts;
+mod slots;
+mod tokens;
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use signalpost_core::{Clock, DestinationId};
+use signalpost_core::Clock;
 use signalpost_limits::{
     CLAIM_LEASE, CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant,
     TokenRequest,
-    local::{LocalLimits, tokens::TokenBuckets},
 };
 
 pub use crate::inspect::{Inspection, inspect};
-use crate::{link::Link, scripts::Batch};
+use crate::{circuits::Circuits, link::Link, scripts::Batch, tokens::Tokens};
 
 /// The address is none.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,9 +40,8 @@ pub struct AddressError(String);
 pub struct RedisLimits {
     link: Link,
     clock: Arc<dyn Clock>,
-    /// What this process may have at most; all there is while Redis is away.
-    stand_in: Mutex<TokenBuckets>,
-    local: LocalLimits,
+    tokens: Tokens,
+    circuits: Circuits,
 }
 
 impl RedisLimits {
@@ -50,52 +52,11 @@ impl RedisLimits {
     pub async fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<Self, AddressError> {
         let client = redis::Client::open(url).map_err(|error| AddressError(error.to_string()))?;
         Ok(Self {
-            link: Link::start(client).await,
-            local: LocalLimits::new(Arc::clone(&clock)),
+            link: Link::start(client, Arc::clone(&clock)).await,
+            tokens: Tokens::default(),
+            circuits: Circuits::new(Arc::clone(&clock)),
             clock,
-            stand_in: Mutex::default(),
         })
-    }
-
-    /// Every change under the lock is complete at each step, so a panic elsewhere does not spoil it.
-    fn stand_in(&self) -> MutexGuard<'_, TokenBuckets> {
-        self.stand_in.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks Redis for so many tokens as this process may have by its own count.
-    ///
-    /// # Errors
-    /// Redis is away.
-    async fn take_shared(
-        &self,
-        requests: &[TokenRequest],
-        reserved: &[TokenGrant],
-    ) -> Result<Vec<TokenGrant>, LimitsUnavailable> {
-        let mut batch = Batch::default();
-        let mut telling = Telling { limits: self, untold: Vec::with_capacity(requests.len()) };
-        {
-            let mut stand_in = self.stand_in();
-            for (request, reserved) in requests.iter().zip(reserved) {
-                let untold = stand_in.take_untold(request.destination_id);
-                telling.untold.push((request.destination_id, untold));
-                let (rate, burst) = (request.limit.per_second.to_string(), request.limit.burst().to_string());
-                let key = format!("signalpost:tokens:{}", request.destination_id);
-                batch.push(key, [rate, burst, reserved.granted.to_string(), untold.to_string()]);
-            }
-        }
-        let answers = self
-            .link
-            .call(async |scripts, connection| scripts.call(connection, &scripts.take_tokens, &batch).await)
-            .await?;
-        if answers.len() != 2 * requests.len() {
-            return Err(LimitsUnavailable(format!("{} answers", answers.len())));
-        }
-        telling.untold.clear();
-        let grants = answers.chunks_exact(2).map(|answer| TokenGrant {
-            granted: u32::try_from(answer[0]).unwrap_or(0),
-            retry_after: Duration::from_micros(u64::try_from(answer[1]).unwrap_or(0)),
-        });
-        Ok(grants.collect())
     }
 
     async fn with_claims(
@@ -111,25 +72,9 @@ impl RedisLimits {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.link.call(async |scripts, connection| scripts.call(connection, which(scripts), &batch).await).await
-    }
-}
-
-/// What Redis is being told about tokens used without it. Remembered again unless it was told for certain; telling it
-/// twice only makes it stricter.
-struct Telling<'a> {
-    limits: &'a RedisLimits,
-    untold: Vec<(DestinationId, u32)>,
-}
-
-impl Drop for Telling<'_> {
-    fn drop(&mut self) {
-        if self.untold.iter().any(|(_, tokens)| *tokens > 0) {
-            let mut stand_in = self.limits.stand_in();
-            for (id, tokens) in &self.untold {
-                stand_in.add_untold(*id, *tokens);
-            }
-        }
+        self.link
+            .call(async |scripts, session| scripts.call(&mut session.connection, which(scripts), &batch).await)
+            .await
     }
 }
 
@@ -140,32 +85,10 @@ fn lease() -> String {
 #[async_trait]
 impl Limits for RedisLimits {
     async fn take_tokens(&self, requests: &[TokenRequest]) -> Result<Vec<TokenGrant>, LimitsUnavailable> {
-        let now = self.clock.elapsed();
-        let mut grants: Vec<TokenGrant> = {
-            let mut stand_in = self.stand_in();
-            requests.iter().map(|request| stand_in.take(now, request)).collect()
-        };
-        if grants.iter().all(|grant| grant.granted == 0) {
-            return Ok(grants);
+        if requests.is_empty() {
+            return Ok(Vec::new());
         }
-        let shared = self.take_shared(requests, &grants).await;
-        let mut stand_in = self.stand_in();
-        match shared {
-            Ok(shared) => {
-                for ((grant, shared), request) in grants.iter_mut().zip(shared).zip(requests) {
-                    if shared.granted < grant.granted {
-                        stand_in.give_back(request.destination_id, request.limit, grant.granted - shared.granted);
-                        *grant = shared;
-                    }
-                }
-            }
-            Err(_) => {
-                for (grant, request) in grants.iter().zip(requests) {
-                    stand_in.add_untold(request.destination_id, grant.granted);
-                }
-            }
-        }
-        Ok(grants)
+        Ok(self.tokens.take(&self.link, self.clock.elapsed(), requests).await)
     }
 
     async fn claim(&self, owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
@@ -185,18 +108,18 @@ impl Limits for RedisLimits {
     }
 
     async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
-        self.local.slots(owner, uses).await
+        Ok(slots::tell(&self.link, owner, uses).await)
     }
 
-    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
-        self.local.circuits(owner, reports).await
+    async fn circuits(&self, _: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        Ok(self.circuits.report(&self.link, reports).await)
     }
 
     fn set_share(&self, alive: u32) {
-        self.local.set_share(alive);
+        self.link.set_alive(alive);
     }
 
     async fn check(&self) -> Result<(), LimitsUnavailable> {
-        self.link.call(async |_, connection| redis::cmd("PING").query_async::<()>(connection).await).await
+        self.link.call(async |_, session| redis::cmd("PING").query_async::<()>(&mut session.connection).await).await
     }
 }

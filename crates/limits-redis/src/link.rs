@@ -1,13 +1,21 @@
 //! The connection: given up at the first call that fails or takes too long, and made again in the background.
 //!
 //! While there is none, calls fail at once, so an absent or frozen Redis costs each process one slow call and no more.
+//!
+//! The link also makes a dispatcher *present*: four times a second it says that it shares what is in Redis. Whoever could
+//! not for [`PRESENT_FOR`] is absent to the others, and they leave it its part of every rate; it uses that part no sooner
+//! than the others must know. So at no time is more than the whole given out, whoever is cut off from Redis.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
+use signalpost_core::Clock;
 use signalpost_limits::LimitsUnavailable;
 use tokio::{
     sync::Notify,
@@ -15,10 +23,19 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::scripts::Scripts;
+use crate::scripts::{Batch, Scripts};
 
 /// How long a call may take, all together.
 pub(crate) const CALL_TIME: Duration = Duration::from_millis(50);
+
+/// How long a dispatcher is present after it was heard.
+pub(crate) const PRESENT_FOR: Duration = Duration::from_secs(1);
+
+/// How often a dispatcher says that it is present.
+const PRESENCE: Duration = Duration::from_millis(250);
+
+/// After how long an absent dispatcher is forgotten.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
 
 /// How long making a connection may take, up to the first answer.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -26,19 +43,34 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Before a connection is made again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-#[derive(Debug, Default)]
+/// A connection, with what is known of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) connection: MultiplexedConnection,
+    /// What Redis calls it: as long as that Redis runs, nobody else is called so.
+    pub(crate) name: i64,
+}
+
+#[derive(Debug)]
 struct State {
-    connection: Option<MultiplexedConnection>,
+    session: Option<Session>,
     /// How many connections there have been, so that a late failure of an old one does not end a new one.
     generation: u64,
+    /// When the last connection was given up; at first, the start.
+    lost_at: Duration,
+    /// Under which name this process was present last.
+    present_as: Option<i64>,
 }
 
 #[derive(Debug)]
 struct Inner {
     client: Client,
     scripts: Scripts,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     broken: Notify,
+    /// How many dispatchers live; 0 where nobody said so: this process is none.
+    alive: AtomicU32,
 }
 
 /// Owns the connection and the task that makes it again.
@@ -50,9 +82,16 @@ pub(crate) struct Link {
 
 impl Link {
     /// Tries to connect once, and goes on trying in the background.
-    pub(crate) async fn start(client: Client) -> Self {
-        let inner =
-            Arc::new(Inner { client, scripts: Scripts::default(), state: Mutex::default(), broken: Notify::new() });
+    pub(crate) async fn start(client: Client, clock: Arc<dyn Clock>) -> Self {
+        let state = State { session: None, generation: 0, lost_at: clock.elapsed(), present_as: None };
+        let inner = Arc::new(Inner {
+            client,
+            scripts: Scripts::default(),
+            clock,
+            state: Mutex::new(state),
+            broken: Notify::new(),
+            alive: AtomicU32::new(0),
+        });
         inner.try_connect().await;
         let task = tokio::spawn(keep(Arc::clone(&inner)));
         Self { inner, task }
@@ -61,20 +100,25 @@ impl Link {
     /// Does something with the connection, within [`CALL_TIME`].
     pub(crate) async fn call<T>(
         &self,
-        work: impl AsyncFnOnce(&Scripts, &mut MultiplexedConnection) -> Result<T, RedisError>,
+        work: impl AsyncFnOnce(&Scripts, &mut Session) -> Result<T, RedisError>,
     ) -> Result<T, LimitsUnavailable> {
-        let (mut connection, generation) = {
-            let state = self.inner.state();
-            let connection = state.connection.clone();
-            (connection.ok_or_else(|| LimitsUnavailable("not connected".to_owned()))?, state.generation)
-        };
-        let failure = match timeout(CALL_TIME, work(&self.inner.scripts, &mut connection)).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {CALL_TIME:?}"),
-        };
-        self.inner.give_up(generation, &failure);
-        Err(LimitsUnavailable(failure))
+        self.inner.call(work).await
+    }
+
+    /// Since when there has been no connection, where there is none. Each outage has its own moment.
+    pub(crate) fn lost_at(&self) -> Option<Duration> {
+        let state = self.inner.state();
+        state.session.is_none().then_some(state.lost_at)
+    }
+
+    /// Makes this process a dispatcher, one of so many.
+    pub(crate) fn set_alive(&self, alive: u32) {
+        self.inner.alive.store(alive.max(1), Ordering::Relaxed);
+    }
+
+    /// How many dispatchers live; 0: this process is none.
+    pub(crate) fn alive(&self) -> u32 {
+        self.inner.alive.load(Ordering::Relaxed)
     }
 }
 
@@ -86,8 +130,12 @@ impl Drop for Link {
 
 async fn keep(inner: Arc<Inner>) {
     loop {
-        while inner.state().connection.is_some() {
-            inner.broken.notified().await;
+        while inner.state().session.is_some() {
+            let broken = timeout(PRESENCE, inner.broken.notified()).await;
+            if broken.is_err() && inner.alive.load(Ordering::Relaxed) > 0 {
+                // A failure is noticed by the loop.
+                let _heard = inner.be_present().await;
+            }
         }
         sleep(PAUSE).await;
         inner.try_connect().await;
@@ -99,21 +147,65 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn call<T>(
+        &self,
+        work: impl AsyncFnOnce(&Scripts, &mut Session) -> Result<T, RedisError>,
+    ) -> Result<T, LimitsUnavailable> {
+        let (mut session, generation) = {
+            let state = self.state();
+            let session = state.session.clone();
+            (session.ok_or_else(|| LimitsUnavailable("not connected".to_owned()))?, state.generation)
+        };
+        let failure = match timeout(CALL_TIME, work(&self.scripts, &mut session)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {CALL_TIME:?}"),
+        };
+        self.give_up(generation, &failure);
+        Err(LimitsUnavailable(failure))
+    }
+
+    async fn be_present(&self) -> Result<(), LimitsUnavailable> {
+        let before = self.state().present_as;
+        let name = self
+            .call(async |scripts, session| {
+                let before = before.filter(|before| *before != session.name);
+                let mut batch = Batch::new(vec![
+                    session.name.to_string(),
+                    before.map(|name| name.to_string()).unwrap_or_default(),
+                    ABSENT_FOR.as_millis().to_string(),
+                ]);
+                // A call has keys.
+                batch.push("signalpost:present".to_owned(), []);
+                scripts.call(&mut session.connection, &scripts.be_present, &batch).await?;
+                Ok(session.name)
+            })
+            .await?;
+        self.state().present_as = Some(name);
+        Ok(())
+    }
+
     fn give_up(&self, generation: u64, failure: &str) {
         let mut state = self.state();
-        if state.generation == generation && state.connection.take().is_some() {
+        if state.generation == generation && state.session.take().is_some() {
+            state.lost_at = self.clock.elapsed();
             tracing::warn!(failure, "redis is away; limits are kept in this process");
             self.broken.notify_one();
         }
     }
 
     async fn try_connect(&self) {
-        let connected = timeout(CONNECT_TIME, self.connect()).await;
-        match connected {
-            Ok(Ok(connection)) => {
-                let mut state = self.state();
-                state.connection = Some(connection);
-                state.generation += 1;
+        match timeout(CONNECT_TIME, self.connect()).await {
+            Ok(Ok(session)) => {
+                {
+                    let mut state = self.state();
+                    state.session = Some(session);
+                    state.generation += 1;
+                }
+                if self.alive.load(Ordering::Relaxed) > 0 {
+                    // Before anything is taken: else the others would still leave us a part.
+                    let _heard = self.be_present().await;
+                }
                 tracing::info!("connected to redis");
             }
             Ok(Err(error)) => tracing::debug!(%error, "no connection to redis"),
@@ -122,14 +214,14 @@ impl Inner {
     }
 
     /// A connection counts when Redis answers on it as fast as calls need it: a frozen one still accepts.
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+    async fn connect(&self) -> Result<Session, RedisError> {
         // Time-outs are ours.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         self.scripts.load(&mut connection).await?;
-        let pong: Result<Result<String, _>, _> =
-            timeout(CALL_TIME, redis::cmd("PING").query_async(&mut connection)).await;
-        pong.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        Ok(connection)
+        let named: Result<Result<i64, _>, _> =
+            timeout(CALL_TIME, redis::cmd("CLIENT").arg("ID").query_async(&mut connection)).await;
+        let name = named.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
+        Ok(Session { connection, name })
     }
 }

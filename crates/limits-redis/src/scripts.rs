@@ -11,18 +11,24 @@ const KEYS_PER_CALL: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Scripts {
     pub(crate) take_tokens: Script,
+    pub(crate) be_present: Script,
     pub(crate) claim: Script,
     pub(crate) renew: Script,
     pub(crate) release: Script,
+    pub(crate) slots: Script,
+    pub(crate) change: Script,
 }
 
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            take_tokens: Script::new(include_str!("take_tokens.lua")),
-            claim: Script::new(include_str!("claim.lua")),
-            renew: Script::new(include_str!("renew.lua")),
-            release: Script::new(include_str!("release.lua")),
+            take_tokens: Script::new(include_str!("lua/take_tokens.lua")),
+            be_present: Script::new(include_str!("lua/be_present.lua")),
+            claim: Script::new(include_str!("lua/claim.lua")),
+            renew: Script::new(include_str!("lua/renew.lua")),
+            release: Script::new(include_str!("lua/release.lua")),
+            slots: Script::new(include_str!("lua/slots.lua")),
+            change: Script::new(include_str!("lua/change.lua")),
         }
     }
 }
@@ -30,7 +36,8 @@ impl Default for Scripts {
 impl Scripts {
     /// Hands all of them to Redis.
     pub(crate) async fn load(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        for script in [&self.take_tokens, &self.claim, &self.renew, &self.release] {
+        let Self { take_tokens, be_present, claim, renew, release, slots, change } = self;
+        for script in [take_tokens, be_present, claim, renew, release, slots, change] {
             script.load_async(connection).await?;
         }
         Ok(())

@@ -13,6 +13,9 @@ fn url() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
     let url = url();
+    // These data are as old as can be.
+    let mut direct = redis::Client::open(url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    redis::cmd("SET").arg("signalpost:born").arg(0).exec_async(&mut direct).await.unwrap();
     let world = conformance::World { clock: Arc::new(SystemClock::new()), entropy: Arc::new(SystemEntropy) };
     let factory =
         async || Arc::new(RedisLimits::connect(&url, Arc::clone(&world.clock)).await.unwrap()) as Arc<dyn Limits>;

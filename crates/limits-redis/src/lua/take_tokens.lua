@@ -1,0 +1,49 @@
+-- Takes tokens from buckets. KEYS: the buckets. ARGV, four per bucket: tokens per second, burst, wanted, and how many
+-- were used while this could not be asked (negative: taken before, and not used). Behind those of all buckets: the
+-- caller's name among the dispatchers, or nothing, how many of them live, and for how many milliseconds one is present.
+-- Answers two integers per bucket: granted, and microseconds until the next token where fewer than wanted were.
+--
+-- Dispatchers that live and are not present use a part of the rate elsewhere, each its own: the rest is given here.
+-- A bucket is kept until it is full again. One that is not known holds what came since these data were begun.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local common = 4 * #KEYS
+local name, alive, lease = ARGV[common + 1], tonumber(ARGV[common + 2]), tonumber(ARGV[common + 3]) * 1000
+local born = redis.call('GET', 'signalpost:born')
+if not born then
+  born = string.format('%.0f', now)
+  redis.call('SET', 'signalpost:born', born)
+end
+if name ~= '' then
+  redis.call('ZADD', 'signalpost:present', string.format('%.0f', now), name)
+end
+local part = 1
+if alive > 1 then
+  local since = string.format('(%.0f', now - lease)
+  part = math.min(alive, math.max(1, redis.call('ZCOUNT', 'signalpost:present', since, '+inf'))) / alive
+end
+local age = math.max(0, now - tonumber(born))
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local rate, burst = tonumber(ARGV[4 * i - 3]) * part, math.max(1, tonumber(ARGV[4 * i - 2]) * part)
+  local wanted, used = tonumber(ARGV[4 * i - 1]), tonumber(ARGV[4 * i])
+  local tokens
+  local bucket = redis.call('GET', key)
+  if bucket then
+    local space = string.find(bucket, ' ', 1, true)
+    local at = tonumber(string.sub(bucket, space + 1))
+    -- A clock that was set back gives nothing, and takes nothing away.
+    tokens = tonumber(string.sub(bucket, 1, space - 1)) + math.max(0, now - at) * rate / 1000000
+  else
+    tokens = age * rate / 1000000
+  end
+  tokens = math.max(0, math.min(burst, math.min(burst, tokens) - used))
+  local granted = math.min(wanted, math.floor(tokens + 1e-9))
+  tokens = math.max(0, tokens - granted)
+  -- By the whole rate and burst: what is not known is full by both.
+  local full_in = math.ceil((tonumber(ARGV[4 * i - 2]) - tokens) / rate * 1000) + 1
+  redis.call('SET', key, string.format('%.17g %.0f', tokens, now), 'PX', string.format('%.0f', math.max(1, full_in)))
+  answers[2 * i - 1] = granted
+  answers[2 * i] = granted < wanted and math.ceil((1 - tokens) / rate * 1000000) or 0
+end
+return answers
