@@ -155,7 +155,9 @@ pub fn check_pointer(pointer: &str) -> Result<(), String> {
     }
     let (member, deeper) = path.split_once('/').map_or((path, false), |(member, _)| (member, true));
     match (member, deeper) {
-        ("ordering_key" | "type" | "uid" | "source" | "schema_version", false) | ("labels", true) | ("data", _) => Ok(()),
+        ("ordering_key" | "type" | "uid" | "source" | "schema_version", false) | ("labels", true) | ("data", _) => {
+            Ok(())
+        }
         _ => Err("must point to `/ordering_key`, `/type`, `/uid`, `/source`, `/schema_version`, or into `/labels` or \
                   `/data`"
             .to_owned()),
