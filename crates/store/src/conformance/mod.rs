@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests")]
 
+mod births;
+mod blocked;
+mod circuits;
 mod claims;
 mod concurrent;
 mod cut;
@@ -13,14 +16,23 @@ mod dead_letters;
 mod deliveries;
 mod destinations;
 mod dropped;
+mod failing;
 mod fairness;
 mod fan_outs;
 mod feed;
+mod handovers;
+mod heartbeats;
+mod holds;
 mod idempotent;
 mod ingest;
 mod invariants;
+mod lane_replays;
+mod lane_storm;
+mod lanes;
 mod leftovers;
 mod lists;
+mod once;
+mod ordered;
 mod outcomes;
 mod pages;
 mod parking;
@@ -33,7 +45,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{FutureExt as _, future::LocalBoxFuture};
-use signalpost_core::{TenantId, Timestamp};
+use signalpost_core::{DestinationId, TenantId, Timestamp};
 
 use crate::Store;
 use world::World;
@@ -56,6 +68,9 @@ pub trait Database: Send + Sync {
 
     /// Makes sure that events of that time can be stored, where that needs making.
     async fn make_room(&self, at: Timestamp);
+
+    /// Makes the failures of that destination (table `failing`) begin that much earlier: a case cannot wait for days.
+    async fn backdate_failures(&self, destination: DestinationId, by: Duration);
 
     /// A handle whose connection to the database is cut at its next COMMIT: before the database got it, or after the
     /// database did it and before the handle hears of it. None where there is no connection.
@@ -116,7 +131,18 @@ fn all() -> Vec<Case> {
         pages::cases(),
         tenants::cases(),
         retention::cases(),
+        lanes::cases(),
+        handovers::cases(),
+        blocked::cases(),
+        lane_replays::cases(),
+        once::cases(),
+        births::cases(),
+        holds::cases(),
+        circuits::cases(),
+        failing::cases(),
+        heartbeats::cases(),
         concurrent::cases(),
+        lane_storm::cases(),
         dropped::cases(),
         cut::cases(),
     ]

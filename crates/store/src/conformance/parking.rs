@@ -25,6 +25,7 @@ super::cases![
     a_disabled_queue_yields_nothing_until_it_is_resumed,
     a_detached_request_is_waited_for,
     a_late_park_leaves_a_detached_request_alone,
+    a_late_park_does_not_shorten_the_pause_before_a_retry,
     its_outcome_ends_a_detached_request,
     a_deadline_that_passes_tells_of_an_interruption,
     a_late_outcome_replaces_the_interruption,
@@ -229,6 +230,28 @@ async fn a_late_park_leaves_a_detached_request_alone(world: &World) {
     assert_eq!(world.store.spilled().await.unwrap(), []);
     assert_eq!(world.write(failed(target, 1, Duration::ZERO)).await, Written::Done);
     assert_eq!(world.write(park(target, WaitReason::Slot, LATER, false)).await, Written::Done, "its request is over");
+}
+
+async fn a_late_park_does_not_shorten_the_pause_before_a_retry(world: &World) {
+    let destination = world.destination().await;
+    let target = world.queued(&destination).await;
+    assert_eq!(world.write(failed(target, 1, LATER)).await, Written::Done);
+    let standing = world.standing(target.delivery_id).await;
+    for hold in [false, true] {
+        // It was decided before that attempt.
+        let late = park(target, WaitReason::RateLimit, Duration::ZERO, hold);
+        assert_eq!(world.write(late).await, Written::Superseded);
+        assert_eq!(world.standing(target.delivery_id).await, standing);
+    }
+    assert_eq!(world.store.spilled().await.unwrap(), []);
+    assert!(world.take_all().await.is_empty());
+    // One that makes it wait longer does no harm; nor one of a retry that was fed.
+    assert_eq!(world.write(park(target, WaitReason::Circuit, LATER * 2, false)).await, Written::Done);
+    let fed = world.queued(&destination).await;
+    assert_eq!(world.write(failed(fed, 1, Duration::ZERO)).await, Written::Done);
+    world.take_eventually(fed.delivery_id).await;
+    assert_eq!(world.write(park(fed, WaitReason::Slot, Duration::ZERO, false)).await, Written::Done);
+    assert_eq!(world.take_eventually(fed.delivery_id).await.reason, WaitReason::Slot);
 }
 
 async fn its_outcome_ends_a_detached_request(world: &World) {
