@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use signalpost_core::DeliveryState;
+use signalpost_core::{DeliveryState, WaitReason};
 
 #[test]
 fn the_document_and_the_code_agree() {
@@ -40,4 +40,19 @@ fn final_states_are_left_by_nothing_and_the_others_can_end() {
         let leaves = DeliveryState::ALL.into_iter().any(|to| from.may_become(to));
         assert_eq!(leaves, !from.is_final(), "{from:?}");
     }
+}
+
+#[test]
+fn the_document_tells_of_every_reason_to_wait() {
+    let document =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/state-machine.md")).unwrap();
+    let (_, table) = document.split_once("| reason | due |").unwrap();
+    let told: Vec<&str> = table
+        .lines()
+        .skip(2)
+        .map_while(|line| line.strip_prefix('|'))
+        .filter_map(|line| line.split('|').next().map(str::trim))
+        .collect();
+    let reasons: Vec<String> = WaitReason::ALL.iter().map(|reason| format!("{reason:?}")).collect();
+    assert_eq!(told, reasons);
 }

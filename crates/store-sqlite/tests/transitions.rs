@@ -53,10 +53,17 @@ impl OneFile {
                  END;"
             )
         };
-        let never = NEVER.as_micros();
+        // What follows in a lane has no due time, and nothing else has none.
+        let follower = |on: &str| {
+            let (never, lane) = (NEVER.as_micros(), WaitReason::Lane as u8);
+            format!(
+                "CREATE TRIGGER follower_{on} AFTER {on} ON waiting WHEN (new.due_at = {never}) <> (new.reason = {lane})
+                 BEGIN INSERT INTO transitions SELECT 'lane', new.reason, new.due_at = {never}
+                           WHERE NOT EXISTS (SELECT 1 FROM transitions WHERE what = 'lane'); END;"
+            )
+        };
         let sql = [
-            "CREATE TABLE transitions (what TEXT, a INTEGER, b INTEGER);"
-                .to_owned(),
+            "CREATE TABLE transitions (what TEXT, a INTEGER, b INTEGER);".to_owned(),
             note("deliveries", "INSERT", "true", "-1", "new.state"),
             note("deliveries", "UPDATE", "old.state <> new.state", "old.state", "new.state"),
             note("waiting", "INSERT", "true", "-1", "new.reason"),
@@ -68,14 +75,8 @@ impl OneFile {
                 "new.reason",
             ),
             note("waiting", "DELETE", "true", "old.reason", "-1"),
-            // What follows in a lane has no due time, and nothing else has none.
-            format!(
-                "CREATE TRIGGER follower AFTER UPDATE ON waiting
-                     WHEN (new.due_at = {never}) <> (new.reason = {lane}) BEGIN
-                         INSERT INTO transitions SELECT 'lane', new.reason, new.due_at = {never}
-                             WHERE NOT EXISTS (SELECT 1 FROM transitions WHERE what = 'lane'); END;",
-                lane = WaitReason::Lane as u8
-            ),
+            follower("INSERT"),
+            follower("UPDATE"),
         ];
         self.connection().execute_batch(&sql.concat()).unwrap();
     }
@@ -129,10 +130,11 @@ impl Database for OneFile {
 /// A row of the document's tables: the transitions that it stands for.
 type Rows = BTreeMap<String, BTreeSet<(i64, i64)>>;
 
-/// The rows of the table that follows a heading.
+/// The rows of the first table after this text that begins with the columns `from` and `to`.
 fn rows(document: &str, heading: &str, number: &dyn Fn(&str) -> Option<i64>, all: &[i64]) -> Rows {
     let (_, after) = document.split_once(heading).unwrap();
-    let lines = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let lines =
+        after.lines().skip_while(|line| !line.starts_with("| from | to |")).take_while(|line| line.starts_with('|'));
     let numbers = |cell: &str| -> Option<Vec<i64>> {
         match cell.trim() {
             "any" => Some(all.to_vec()),
@@ -142,9 +144,17 @@ fn rows(document: &str, heading: &str, number: &dyn Fn(&str) -> Option<i64>, all
     let mut rows = Rows::new();
     for line in lines.skip(2) {
         let mut cells = line.trim_start_matches('|').split('|');
-        let mut next = || numbers(cells.next().unwrap()).unwrap_or_else(|| panic!("{line}"));
-        let (from, to) = (next(), next());
-        rows.insert(line.to_owned(), from.iter().flat_map(|a| to.iter().map(|b| (*a, *b))).collect());
+        let (from, to) = (cells.next().unwrap(), cells.next().unwrap().trim());
+        let numbers = |cell: &str| numbers(cell).unwrap_or_else(|| panic!("{line}"));
+        let from = numbers(from);
+        let pairs = match to {
+            "the same" => from.iter().map(|a| (*a, *a)).collect(),
+            to => {
+                let to = numbers(to);
+                from.iter().flat_map(|a| to.iter().map(|b| (*a, *b))).collect()
+            }
+        };
+        rows.insert(line.to_owned(), pairs);
     }
     assert!(rows.len() > 3, "no table behind {heading}");
     rows
@@ -155,7 +165,6 @@ async fn the_document_and_the_store_agree() {
     let watched = Watched::default();
     exercise(&watched).await;
     let noted = watched.0.lock().unwrap();
-    eprintln!("NOTED {noted:?}");
     let of = |what: &str| -> BTreeSet<(i64, i64)> {
         noted.iter().filter(|(of, ..)| of == what).map(|(_, a, b)| (*a, *b)).collect()
     };
@@ -184,5 +193,9 @@ async fn the_document_and_the_store_agree() {
             assert!(!unmade, "of {what} the store never made: {row}");
         }
     }
-    assert_eq!(of("lane"), BTreeSet::new(), "a due time without end stands for a follower in a lane, and for nothing else");
+    assert_eq!(
+        of("lane"),
+        BTreeSet::new(),
+        "a due time without end stands for a follower in a lane, and for nothing else"
+    );
 }
