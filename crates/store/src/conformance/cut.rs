@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalpost_core::{DeadReason, DeliveryState};
+use signalpost_core::{DeadReason, DeliveryState, ordering::OnDead};
 
 use super::{
     Cut,
@@ -11,13 +11,15 @@ use super::{
 };
 use crate::{
     Store, StoreError,
-    dispatch::Written,
+    dispatch::{DeliveryWrite, Written},
     ingest::{IngestUnit, KeyClaim, Start, StoredAnswer, UnitOutcome},
 };
 
 super::cases![
     a_request_whose_connection_is_cut_counts_once,
     a_batch_whose_connection_is_cut_is_written_once,
+    a_lane_goes_on_once_whatever_is_cut,
+    a_claim_whose_connection_is_cut_is_its_own,
     a_change_whose_connection_is_cut_happens_once,
 ];
 
@@ -78,6 +80,36 @@ async fn a_batch_whose_connection_is_cut_is_written_once(world: &World) {
             states.push(standing.state);
         }
         assert_eq!(states, [DeliveryState::Delivered, DeliveryState::Waiting, DeliveryState::Dead]);
+    }
+}
+
+async fn a_lane_goes_on_once_whatever_is_cut(world: &World) {
+    let destination = world.ordered(OnDead::Continue).await;
+    for when in BOTH {
+        let line = world.line(&destination, &format!("{when:?}"), 3).await;
+        let batch = [delivered(line[0], 1)];
+        let Some(store) = cut(world, when).await else { return };
+        is_unknown(store.write(&batch, true).await);
+        let repeated = world.store.write(&batch, true).await.unwrap();
+        // Where the answer was lost, the next one is leased to the one who lost it.
+        assert_eq!(repeated.followers.len(), usize::from(when == Cut::BeforeCommit));
+        let next = world.standing(line[1].delivery_id).await;
+        assert!(next.lease_left.is_some_and(|left| left <= crate::HANDOVER_LEASE), "{next:?}");
+        assert!(world.follows(line[2]).await);
+        assert_eq!(world.write(delivered(line[1], 1)).await, Written::Done);
+        assert_eq!(world.drain().await, [line[2].delivery_id]);
+    }
+}
+
+async fn a_claim_whose_connection_is_cut_is_its_own(world: &World) {
+    let destination = world.destination().await;
+    for when in BOTH {
+        let target = world.once(&destination, Start::Queued).await;
+        let claim = |claim| DeliveryWrite::Claim { target, claim, deadline: Duration::from_secs(600) };
+        let Some(store) = cut(world, when).await else { return };
+        is_unknown(store.write(&[claim(1)], false).await);
+        assert_eq!(world.write(claim(1)).await, Written::Done);
+        assert_eq!(world.write(claim(2)).await, Written::Superseded);
     }
 }
 

@@ -32,7 +32,7 @@ super::cases![
 const MOST_POLLS: usize = 300;
 
 /// Polls a future so many times, then drops it. Some: it came to its end.
-async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+pub(super) async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = Box::pin(future);
     let mut left = polls;
     std::future::poll_fn(|context| {
@@ -50,7 +50,7 @@ async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
 }
 
 /// Runs `round` with a growing number of polls, until it tells that its call came to its end.
-async fn growing(round: impl AsyncFn(usize) -> bool) {
+pub(super) async fn growing(round: impl AsyncFn(usize) -> bool) {
     for polls in 0..MOST_POLLS {
         if round(polls).await {
             return;
@@ -60,7 +60,7 @@ async fn growing(round: impl AsyncFn(usize) -> bool) {
 }
 
 /// Waits until all are one way: whether they are.
-async fn all_or_nothing(what: &str, probe: impl AsyncFn() -> Vec<bool>) -> bool {
+pub(super) async fn all_or_nothing(what: &str, probe: impl AsyncFn() -> Vec<bool>) -> bool {
     eventually(&format!("{what}: all or nothing"), async || {
         let parts = probe().await;
         let all = parts.iter().all(|part| *part);

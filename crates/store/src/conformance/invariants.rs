@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use signalpost_core::{DeadReason, DeliveryId, DeliveryState, DestinationId, TenantId, Timestamp};
+use signalpost_core::{DeadReason, DeliveryId, DeliveryState, DestinationId, TenantId, Timestamp, WaitReason};
 
 use super::world::World;
+use crate::NEVER;
 use crate::read::{AttemptFilter, DeadLetterFilter, DeliveryCounts, DeliveryFilter, DeliveryView, EventFilter, Page};
 
 /// Checks them all.
@@ -20,6 +21,7 @@ pub(super) async fn check(world: &World) {
                 *waiting.entry(delivery.destination_id).or_default() += 1;
             }
         }
+        lanes_go_one_by_one(world, &deliveries).await;
         attempts_are_dense(world, tenant, &deliveries).await;
         dead_letters += dead_letters_are_the_dead(world, tenant, &deliveries).await;
         events_count_their_deliveries(world, tenant, &deliveries).await;
@@ -66,6 +68,44 @@ fn linked(delivery: &DeliveryView, all: &BTreeMap<DeliveryId, DeliveryView>) {
         assert_eq!(older.destination_id, delivery.destination_id);
         assert_eq!(older.event_id, delivery.event_id);
     }
+}
+
+/// Of the open deliveries of a lane one has a due time, and none where the lane waits for a dead letter. All of them wait.
+async fn lanes_go_one_by_one(world: &World, deliveries: &BTreeMap<DeliveryId, DeliveryView>) {
+    let ids: Vec<_> = deliveries.keys().copied().collect();
+    let mut lanes: BTreeMap<_, Lane> = BTreeMap::new();
+    for part in ids.chunks(500) {
+        for (id, standing) in part.iter().zip(world.store.examine(part).await.unwrap()) {
+            let (view, standing) = (&deliveries[id], standing.expect("it was listed"));
+            assert_eq!((standing.state, standing.attempts), (view.state, view.attempts));
+            assert_eq!(standing.waiting, view.waiting);
+            let due = view.waiting.map(|(due, reason)| {
+                assert_eq!(due == NEVER, reason == WaitReason::Lane, "{view:?}");
+                due < NEVER
+            });
+            let Some(lane) = standing.lane else {
+                assert_ne!(due, Some(false), "{view:?} waits for nothing");
+                continue;
+            };
+            let lane = lanes.entry((view.destination_id, lane)).or_default();
+            assert_ne!(view.state, DeliveryState::Queued, "{view:?} is of a lane");
+            lane.due += usize::from(due == Some(true));
+            lane.follow += usize::from(due == Some(false));
+            lane.dead |= view.state == DeliveryState::Dead && view.replayed_by.is_none();
+        }
+    }
+    for (lane, found) in lanes {
+        assert!(found.due <= 1, "{lane:?} {found:?}");
+        assert!(found.due == 1 || found.follow == 0 || found.dead, "nothing brings {lane:?} forward: {found:?}");
+    }
+}
+
+/// What is in a lane.
+#[derive(Debug, Default)]
+struct Lane {
+    due: usize,
+    follow: usize,
+    dead: bool,
 }
 
 /// Attempts are numbered from 1 without a gap, and a delivery shows the last.

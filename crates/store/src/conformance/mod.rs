@@ -16,6 +16,7 @@ mod dead_letters;
 mod deliveries;
 mod destinations;
 mod dropped;
+mod dropped_lanes;
 mod failing;
 mod fairness;
 mod fan_outs;
@@ -144,6 +145,7 @@ fn all() -> Vec<Case> {
         concurrent::cases(),
         lane_storm::cases(),
         dropped::cases(),
+        dropped_lanes::cases(),
         cut::cases(),
     ]
     .into_iter()
