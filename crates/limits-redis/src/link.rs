@@ -49,6 +49,22 @@ pub(crate) struct Session {
     pub(crate) connection: MultiplexedConnection,
     /// What Redis calls it: as long as that Redis runs, nobody else is called so.
     pub(crate) name: i64,
+    /// What time it was at Redis, in microseconds, when our clock stood at zero; rather too late, as an answer takes its time.
+    zero: i64,
+    /// When the present call began.
+    began: Duration,
+}
+
+impl Session {
+    /// Until when, by the time of Redis in microseconds, somebody waits for the present call. A Redis that was frozen
+    /// does all that it was asked meanwhile, for callers who have gone.
+    pub(crate) fn waits_until(&self) -> String {
+        self.zero.saturating_add(micros(self.began + CALL_TIME)).to_string()
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[derive(Debug)]
@@ -156,6 +172,7 @@ impl Inner {
             let session = state.session.clone();
             (session.ok_or_else(|| LimitsUnavailable("not connected".to_owned()))?, state.generation)
         };
+        session.began = self.clock.elapsed();
         let failure = match timeout(CALL_TIME, work(&self.scripts, &mut session)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.to_string(),
@@ -167,21 +184,28 @@ impl Inner {
 
     async fn be_present(&self) -> Result<(), LimitsUnavailable> {
         let before = self.state().present_as;
-        let name = self
+        let (name, zero) = self
             .call(async |scripts, session| {
                 let before = before.filter(|before| *before != session.name);
                 let mut batch = Batch::new(vec![
                     session.name.to_string(),
                     before.map(|name| name.to_string()).unwrap_or_default(),
                     ABSENT_FOR.as_millis().to_string(),
+                    session.waits_until(),
                 ]);
                 // A call has keys.
                 batch.push("signalpost:present".to_owned(), []);
-                scripts.call(&mut session.connection, &scripts.be_present, &batch).await?;
-                Ok(session.name)
+                let time = scripts.call(&mut session.connection, &scripts.be_present, &batch).await?;
+                // Clocks go apart, and are set.
+                let zero = time.first().map_or(session.zero, |time| time.saturating_sub(micros(session.began)));
+                Ok((session.name, zero))
             })
             .await?;
-        self.state().present_as = Some(name);
+        let mut state = self.state();
+        state.present_as = Some(name);
+        if let Some(session) = state.session.as_mut().filter(|session| session.name == name) {
+            session.zero = zero;
+        }
         Ok(())
     }
 
@@ -219,9 +243,13 @@ impl Inner {
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         self.scripts.load(&mut connection).await?;
-        let named: Result<Result<i64, _>, _> =
-            timeout(CALL_TIME, redis::cmd("CLIENT").arg("ID").query_async(&mut connection)).await;
-        let name = named.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
-        Ok(Session { connection, name })
+        let began = self.clock.elapsed();
+        let mut asking = redis::pipe();
+        asking.cmd("CLIENT").arg("ID").cmd("TIME");
+        let answer = timeout(CALL_TIME, asking.query_async(&mut connection)).await;
+        let (name, (seconds, part)): (i64, (i64, i64)) =
+            answer.map_err(|_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)))??;
+        let zero = seconds.saturating_mul(1_000_000).saturating_add(part).saturating_sub(micros(began));
+        Ok(Session { connection, name, zero, began })
     }
 }

@@ -129,7 +129,8 @@ impl Tokens {
         let answers = link
             .call(async |scripts, session| {
                 let name = if alive == 0 { String::new() } else { session.name.to_string() };
-                let mut batch = Batch::new(vec![name, alive.to_string(), PRESENT_FOR.as_millis().to_string()]);
+                let present_for = PRESENT_FOR.as_millis().to_string();
+                let mut batch = Batch::new(vec![name, alive.to_string(), present_for, session.waits_until()]);
                 for (request, wanted, used) in &asked {
                     let (rate, burst) = (request.limit.per_second.to_string(), request.limit.burst().to_string());
                     let key = format!("signalpost:tokens:{}", request.destination_id);

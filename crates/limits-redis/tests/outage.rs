@@ -1,169 +1,205 @@
 //! Redis is frozen, killed, and comes back empty. Nothing of ours is restarted.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+mod rig;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use signalpost_core::{Clock, DeliveryId, DestinationId, destination::RateLimit};
-use signalpost_limits::{Claim, Claimed, Limits, TokenRequest};
-use signalpost_limits_redis::RedisLimits;
-use signalpost_runtime::{SystemClock, SystemEntropy};
-use signalpost_services::Redis;
-
-const DEADLINE: Duration = Duration::from_secs(30);
-
-struct World {
-    clock: Arc<SystemClock>,
-    redis: Redis,
-    limits: RedisLimits,
-}
-
-impl World {
-    async fn start() -> Self {
-        let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap().unwrap();
-        let clock = Arc::new(SystemClock::new());
-        let limits = RedisLimits::connect(&redis.url(), Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
-        Self { clock, redis, limits }
-    }
-
-    async fn until_well(&self) {
-        let waiting = async {
-            while self.limits.check().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "Redis is reached again");
-    }
-
-    fn claim(&self) -> Claim {
-        Claim { delivery_id: DeliveryId::new(self.clock.now(), &SystemEntropy), attempt: 1 }
-    }
-
-    fn request(&self, per_second: f64, burst: u32, wanted: u32) -> TokenRequest {
-        let limit = RateLimit { per_second, burst: NonZeroU32::new(burst) };
-        TokenRequest { destination_id: DestinationId::new(self.clock.now(), &SystemEntropy), limit, wanted }
-    }
-
-    async fn take(&self, request: TokenRequest) -> u32 {
-        self.limits.take_tokens(&[request]).await.unwrap()[0].granted
-    }
-
-    async fn direct(&self) -> MultiplexedConnection {
-        redis::Client::open(self.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
-    }
-}
+use rig::{Rig, take, until, until_well};
+use signalpost_core::{CircuitPolicy, CircuitState, Clock as _};
+use signalpost_limits::{CircuitReport, Claimed, Limits as _, SlotUse};
+use signalpost_testkit::proxy::Mode;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_by_freezing_costs_one_slow_call_and_heals() {
-    let world = World::start().await;
-    world.until_well().await;
-    let claim = world.claim();
-    assert_eq!(world.limits.claim(1, &[claim]).await.unwrap(), [Claimed::Ours]);
+    let rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+    let claim = rig.claim();
+    assert_eq!(limits.claim(1, &[claim]).await.unwrap(), [Claimed::Ours]);
 
-    world.redis.process.freeze().unwrap();
-    let frozen_at = world.clock.elapsed();
+    rig.redis.process.freeze().unwrap();
+    let frozen_at = rig.clock.elapsed();
+    let report = quiet(&rig);
+    let used = SlotUse { destination_id: rig.destination(), max: 9, held: 0, wanted: 30 };
     for _ in 0..200 {
-        assert!(world.limits.claim(2, &[world.claim()]).await.is_err());
-        assert!(world.limits.renew(2, &[claim]).await.is_err());
-        assert!(world.limits.release(2, &[claim]).await.is_err());
-        assert!(world.limits.check().await.is_err());
-        assert_eq!(world.take(world.request(1.0, 3, 5)).await, 3, "tokens come from this process");
+        assert!(limits.claim(2, &[rig.claim()]).await.is_err());
+        assert!(limits.renew(2, &[claim]).await.is_err());
+        assert!(limits.release(2, &[claim]).await.is_err());
+        assert!(limits.check().await.is_err());
+        take(&limits, rig.request(1.0, 3, 5)).await;
+        assert_eq!(limits.slots(2, &[used]).await.unwrap(), [9]);
+        assert_eq!(limits.circuits(2, std::slice::from_ref(&report)).await.unwrap()[0].state, CircuitState::Closed);
     }
-    // 1,000 calls of 50 ms each would have taken 50 s.
-    assert!(world.clock.elapsed() - frozen_at < Duration::from_secs(5), "{:?}", world.clock.elapsed() - frozen_at);
+    // 1,400 calls of 50 ms each would have taken 70 s.
+    assert!(rig.clock.elapsed() - frozen_at < Duration::from_secs(5), "{:?}", rig.clock.elapsed() - frozen_at);
 
-    world.redis.process.thaw().unwrap();
-    world.until_well().await;
-    assert_eq!(world.limits.claim(1, &[world.claim()]).await.unwrap(), [Claimed::Ours]);
+    rig.redis.process.thaw().unwrap();
+    until_well(&limits).await;
+    assert_eq!(limits.claim(1, &[rig.claim()]).await.unwrap(), [Claimed::Ours]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_with_loss_of_data_heals_and_keeps_the_promise() {
-    let mut world = World::start().await;
-    world.until_well().await;
-    let request = world.request(40.0, 20, 5);
-    let start = world.clock.elapsed();
-    let mut sum = 0;
-    let mut grants = async |world: &World, time: Duration| {
-        let until = world.clock.elapsed() + time;
-        while world.clock.elapsed() < until {
-            sum += world.take(request).await;
-            let allowed = 20.0 + 1.02 * 40.0 * (world.clock.elapsed() - start).as_secs_f64();
-            assert!(f64::from(sum) <= allowed, "{sum} of {allowed}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        sum
-    };
-    let moment = Duration::from_millis(300);
-    grants(&world, moment).await;
-    world.redis.process.freeze().unwrap();
-    grants(&world, moment).await;
-    world.redis.process.thaw().unwrap();
-    world.until_well().await;
-    grants(&world, moment).await;
-    world.redis.halt().unwrap();
-    let before = grants(&world, Duration::ZERO).await;
-    assert!(grants(&world, moment).await > before, "deliveries go on without Redis");
-    world.redis.resume().unwrap();
-    world.until_well().await;
-    let before = grants(&world, Duration::ZERO).await;
-    assert!(grants(&world, moment).await > before);
-    assert_eq!(world.limits.claim(1, &[world.claim()]).await.unwrap(), [Claimed::Ours]);
+async fn what_was_used_in_an_outage_is_told() {
+    let rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+    let request = rig.request(10.0, 20, 1);
+    rig.redis.process.freeze().unwrap();
+    until(async || limits.check().await.is_err()).await;
+    assert_eq!(take(&limits, request).await, 0, "the others may not know yet");
+    let mut used = 0;
+    until(async || {
+        used += take(&limits, request).await;
+        used == 5
+    })
+    .await;
+    rig.redis.process.thaw().unwrap();
+    until_well(&limits).await;
+    // With the next call, whatever it is for.
+    take(&limits, rig.request(1.0, 1, 1)).await;
+    let bucket: String = rig.ask(&["GET", &format!("signalpost:tokens:{}", request.destination_id)]).await;
+    assert!(bucket.starts_with("15 "), "{bucket}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_used_in_an_outage_is_told_to_the_others() {
-    let world = World::start().await;
-    let other = RedisLimits::connect(&world.redis.url(), Arc::clone(&world.clock) as Arc<dyn Clock>).await.unwrap();
-    world.until_well().await;
-    let request = world.request(0.001, 10, 1);
-    world.redis.process.freeze().unwrap();
-    for _ in 0..6 {
-        assert_eq!(world.take(request).await, 1);
-    }
-    world.redis.process.thaw().unwrap();
-    world.until_well().await;
-    assert_eq!(world.take(request).await, 1);
-    while other.check().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let rest = other.take_tokens(&[TokenRequest { wanted: 10, ..request }]).await.unwrap()[0].granted;
-    // One token may have been taken twice: by a call that Redis finished after we had given it up.
-    assert!((2..=3).contains(&rest), "{rest}");
+async fn a_redis_that_lost_its_data_gives_no_second_burst() {
+    let mut rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+    let request = rig.request(1.0, 1000, 2000);
+    assert_eq!(take(&limits, request).await, 1000);
+    rig.redis.halt().unwrap();
+    rig.redis.resume().unwrap();
+    let back_at = rig.clock.elapsed();
+    until(async || limits.check().await.is_err()).await;
+    until_well(&limits).await;
+    let granted = take(&limits, request).await;
+    let came = (rig.clock.elapsed() - back_at + Duration::from_secs(1)).as_secs_f64();
+    assert!(f64::from(granted) <= came, "{granted} in {came} s");
+    // Nor one of a destination that nobody knew: it may be known elsewhere.
+    assert!(f64::from(take(&limits, rig.request(1.0, 1000, 2000)).await) <= came);
+    until(async || take(&limits, request).await > 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn forgotten_scripts_are_loaded_again_and_every_key_expires() {
-    let world = World::start().await;
-    world.until_well().await;
-    let mut direct = world.direct().await;
-    redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut direct).await.unwrap();
-    let claims: Vec<_> = (0..600).map(|_| world.claim()).collect();
-    assert_eq!(world.limits.claim(1, &claims).await.unwrap(), [Claimed::Ours; 600]);
+async fn slots_are_parts_until_everybody_told_what_it_holds() {
+    let mut rig = Rig::start().await;
+    let (proxy, one) = rig.behind_proxy().await;
+    let two = rig.limits().await;
+    for limits in [&one, &two] {
+        until_well(limits).await;
+        limits.set_share(2);
+    }
+    let used = SlotUse { destination_id: rig.destination(), max: 10, held: 0, wanted: 30 };
+    let holds = |held| SlotUse { held, ..used };
+    assert_eq!(one.slots(1, &[used]).await.unwrap(), [10]);
+    proxy.set(Mode::Cut);
+    until(async || one.check().await.is_err()).await;
+    assert_eq!(one.slots(1, &[holds(10)]).await.unwrap(), [5], "its part");
+    assert_eq!(one.slots(1, &[SlotUse { max: 1, ..used }]).await.unwrap(), [1], "one at least");
+    // Redis comes back empty; the first has not told yet that it holds five.
+    rig.redis.halt().unwrap();
+    rig.redis.resume().unwrap();
+    until(async || two.check().await.is_err()).await;
+    until_well(&two).await;
+    assert_eq!(two.slots(2, &[used]).await.unwrap(), [5]);
+    proxy.set(Mode::Open);
+    until_well(&one).await;
+    assert_eq!(one.slots(1, &[holds(5)]).await.unwrap(), [5]);
+    assert_eq!(two.slots(2, &[holds(5)]).await.unwrap(), [5]);
+    assert_eq!(one.slots(1, &[SlotUse { wanted: 0, ..used }]).await.unwrap(), [0]);
+    // Once that was long enough ago, it is as ever.
+    until(async || two.slots(2, &[holds(5)]).await.unwrap() == [10]).await;
+}
+
+fn quiet(rig: &Rig) -> CircuitReport {
+    CircuitReport {
+        destination_id: rig.destination(),
+        policy: CircuitPolicy { open_ms: 300_000, ..CircuitPolicy::default() },
+        successes: 0,
+        failures: 0,
+        succeeded_last: false,
+        probes_succeeded: 0,
+        probes_failed: 0,
+        probes_void: 0,
+        probes_wanted: 0,
+        probe_timeout: Duration::from_secs(20),
+        reason: None,
+        trips: 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn circuits_go_on_without_redis_and_outlive_its_data() {
+    let mut rig = Rig::start().await;
+    let (one, two) = (rig.limits().await, rig.limits().await);
+    until_well(&one).await;
+    until_well(&two).await;
+    let (before, during) = (quiet(&rig), quiet(&rig));
+    let fails = |report: &CircuitReport| CircuitReport { failures: 20, trips: 3, ..report.clone() };
+    let mut known = Vec::new();
+    until(async || {
+        known = one.circuits(1, &[fails(&before), during.clone()]).await.unwrap();
+        known[0].state == CircuitState::Open
+    })
+    .await;
+    assert_eq!(known[1].state, CircuitState::Closed);
+    rig.redis.halt().unwrap();
+    until(async || one.check().await.is_err()).await;
+    let alone = one.circuits(1, &[before.clone(), fails(&during)]).await.unwrap();
+    assert_eq!(alone[0].record, known[0].record);
+    assert!(alone[0].open_for <= known[0].open_for);
+    assert_eq!(alone[1].state, CircuitState::Open, "its own picture");
+    rig.redis.resume().unwrap();
+    for limits in [&one, &two] {
+        until(async || limits.check().await.is_ok()).await;
+    }
+    // Who knows puts it there, and the other, who did not, takes it over.
+    let told = one.circuits(1, &[before.clone(), during.clone()]).await.unwrap();
+    let heard = two.circuits(2, &[before, during]).await.unwrap();
+    for (number, (told, heard)) in told.iter().zip(&heard).enumerate() {
+        assert_eq!(told.record, alone[number].record);
+        assert_eq!(heard.record, told.record);
+        assert_eq!(heard.record.trips, 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forgotten_scripts_are_loaded_again_and_every_key_but_the_mark_expires() {
+    let rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+    limits.set_share(1);
+    rig.ask::<()>(&["SCRIPT", "FLUSH"]).await;
+    let claims: Vec<_> = (0..600).map(|_| rig.claim()).collect();
+    assert_eq!(limits.claim(1, &claims).await.unwrap(), [Claimed::Ours; 600]);
     for (per_second, burst) in [(0.001, u32::MAX), (100_000.0, 1), (3.7, 12)] {
-        assert_eq!(world.take(world.request(per_second, burst, 1)).await, 1);
+        assert_eq!(take(&limits, rig.request(per_second, burst, 1)).await, 1);
     }
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut direct).await.unwrap();
-    assert!(keys.iter().filter(|key| key.starts_with("signalpost:claim:")).count() == 600);
+    let used = SlotUse { destination_id: rig.destination(), max: 3, held: 0, wanted: 1 };
+    assert_eq!(limits.slots(1, &[used]).await.unwrap(), [1]);
+    limits.circuits(1, &[CircuitReport { failures: 20, ..quiet(&rig) }]).await.unwrap();
+    limits.circuits(1, &[CircuitReport { failures: 2, ..quiet(&rig) }]).await.unwrap();
+    until(async || rig.ask::<i64>(&["ZCARD", "signalpost:present"]).await == 1).await;
+    let keys: Vec<String> = rig.ask(&["KEYS", "*"]).await;
+    assert_eq!(keys.iter().filter(|key| key.starts_with("signalpost:claim:")).count(), 600);
+    assert_eq!(keys.iter().filter(|key| key.starts_with("signalpost:circuit:")).count(), 2);
     for key in keys {
-        let left: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut direct).await.unwrap();
+        let left: i64 = rig.ask(&["PTTL", &key]).await;
         // -2: expired between the two commands.
-        assert!(left > 0 || left == -2, "{key} never expires");
+        assert!(left > 0 || left == -2 || key == "signalpost:born", "{key} never expires");
     }
-    world.limits.release(1, &claims).await.unwrap();
-    let keys: Vec<String> = redis::cmd("KEYS").arg("signalpost:claim:*").query_async(&mut direct).await.unwrap();
+    limits.release(1, &claims).await.unwrap();
+    let keys: Vec<String> = rig.ask(&["KEYS", "signalpost:claim:*"]).await;
     assert!(keys.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_at_the_start_is_no_obstacle() {
-    let mut redis = tokio::task::spawn_blocking(Redis::start).await.unwrap().unwrap();
-    redis.halt().unwrap();
-    let clock = Arc::new(SystemClock::new());
-    let limits = RedisLimits::connect(&redis.url(), Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+    let mut rig = Rig::start().await;
+    rig.redis.halt().unwrap();
+    let limits = rig.limits().await;
     assert!(limits.check().await.is_err());
-    redis.resume().unwrap();
-    let world = World { clock, redis, limits };
-    world.until_well().await;
+    rig.redis.resume().unwrap();
+    until_well(&limits).await;
 }

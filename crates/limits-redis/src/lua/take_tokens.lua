@@ -1,6 +1,7 @@
 -- Takes tokens from buckets. KEYS: the buckets. ARGV, four per bucket: tokens per second, burst, wanted, and how many
 -- were used while this could not be asked (negative: taken before, and not used). Behind those of all buckets: the
--- caller's name among the dispatchers, or nothing, how many of them live, and for how many milliseconds one is present.
+-- caller's name among the dispatchers, or nothing, how many of them live, for how many milliseconds one is present, and
+-- until when somebody waits for the answer, in microseconds: later nothing is taken, as nobody would use it.
 -- Answers two integers per bucket: granted, and microseconds until the next token where fewer than wanted were.
 --
 -- Dispatchers that live and are not present use a part of the rate elsewhere, each its own: the rest is given here.
@@ -9,6 +10,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local common = 4 * #KEYS
 local name, alive, lease = ARGV[common + 1], tonumber(ARGV[common + 2]), tonumber(ARGV[common + 3]) * 1000
+if now > tonumber(ARGV[common + 4]) then
+  return redis.error_reply('ERR asked too long ago')
+end
 local born = redis.call('GET', 'signalpost:born')
 if not born then
   born = string.format('%.0f', now)
@@ -16,6 +20,7 @@ if not born then
 end
 if name ~= '' then
   redis.call('ZADD', 'signalpost:present', string.format('%.0f', now), name)
+  redis.call('PEXPIRE', 'signalpost:present', 60000)
 end
 local part = 1
 if alive > 1 then

@@ -1,0 +1,181 @@
+//! The promise of a limit, over two dispatchers: in any t seconds at most `burst + 1.02 × rate × t`, whatever Redis and the way to
+//! it do. And how often Redis is asked for it.
+
+mod rig;
+
+use std::{sync::Mutex, time::Duration};
+
+use rig::{Rig, take, until, until_well};
+use signalpost_core::Clock as _;
+use signalpost_limits::{Limits as _, TokenRequest};
+use signalpost_limits_redis::RedisLimits;
+use signalpost_testkit::proxy::Mode;
+
+/// How long a token may lie in reserve between being taken and being granted.
+const RESERVED: f64 = 0.025;
+
+/// So many tokens, granted by a call that began and ended then. Who: the number of the dispatcher.
+#[derive(Debug, Clone, Copy)]
+struct Grant {
+    who: usize,
+    began: Duration,
+    ended: Duration,
+    tokens: u32,
+}
+
+/// Always wants more.
+async fn hungry(rig: &Rig, who: usize, limits: &RedisLimits, request: TokenRequest, grants: &Mutex<Vec<Grant>>) {
+    loop {
+        let began = rig.clock.elapsed();
+        let grant = limits.take_tokens(&[request]).await.unwrap()[0];
+        let ended = rig.clock.elapsed();
+        if grant.granted > 0 {
+            grants.lock().unwrap().push(Grant { who, began, ended, tokens: grant.granted });
+        }
+        tokio::time::sleep(grant.retry_after.clamp(Duration::from_millis(1), Duration::from_millis(100))).await;
+    }
+}
+
+/// Every window between two grants, whenever within their calls they were.
+fn check_promise(grants: &[Grant], burst: f64, rate: f64) {
+    for (number, first) in grants.iter().enumerate() {
+        let (mut sum, mut began, mut ended) = (0.0, first.began, first.ended);
+        for grant in &grants[number..] {
+            sum += f64::from(grant.tokens);
+            (began, ended) = (began.min(grant.began), ended.max(grant.ended));
+            let time = (ended - began).as_secs_f64();
+            let allowed = burst + 1.02 * rate * time + rate * RESERVED;
+            assert!(sum <= allowed, "{sum} of {allowed} in {time} s, from {began:?} on");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_promise_holds_over_two_dispatchers_through_every_outage() {
+    let mut rig = Rig::start().await;
+    let (proxy, one) = rig.behind_proxy().await;
+    let (other_proxy, two) = rig.behind_proxy().await;
+    for limits in [&one, &two] {
+        until_well(limits).await;
+        limits.set_share(2);
+    }
+    let request = rig.request(200.0, 10, 10);
+    let grants = Mutex::new(Vec::new());
+    // What happens, and for how long it stays so.
+    let seconds = Duration::from_secs;
+    let script = async |rig: &Rig| {
+        tokio::time::sleep(seconds(2)).await;
+        let of_both = |from: usize| {
+            let grants = grants.lock().unwrap();
+            [0, 1].map(|who| {
+                grants[from..].iter().filter(|grant| grant.who == who).map(|grant| grant.tokens).sum::<u32>()
+            })
+        };
+        for mode in [Mode::Slow(Duration::from_millis(60)), Mode::Cut, Mode::Silent] {
+            proxy.set(mode);
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let from = grants.lock().unwrap().len();
+            tokio::time::sleep(seconds(2)).await;
+            // Cut off from each other, both go on.
+            assert!(of_both(from).iter().all(|tokens| *tokens > 10), "{mode:?} {:?}", of_both(from));
+            proxy.set(Mode::Open);
+            until_well(&one).await;
+            tokio::time::sleep(seconds(1)).await;
+        }
+        rig.redis.process.freeze().unwrap();
+        tokio::time::sleep(seconds(3)).await;
+        rig.redis.process.thaw().unwrap();
+        tokio::time::sleep(seconds(2)).await;
+    };
+    let (first, second) = (hungry(&rig, 0, &one, request, &grants), hungry(&rig, 1, &two, request, &grants));
+    tokio::select! {
+        () = async { tokio::join!(first, second); } => {}
+        () = script(&rig) => {}
+    }
+    // Gone for a while, then back and empty.
+    for (stay, resume) in [(seconds(4), true), (seconds(2), false)] {
+        if resume {
+            rig.redis.halt().unwrap();
+        } else {
+            rig.redis.resume().unwrap();
+        }
+        let (first, second) = (hungry(&rig, 0, &one, request, &grants), hungry(&rig, 1, &two, request, &grants));
+        tokio::select! {
+            () = async { tokio::join!(first, second); } => {}
+            () = tokio::time::sleep(stay) => {}
+        }
+    }
+    until_well(&one).await;
+    until_well(&two).await;
+    drop(other_proxy);
+    let mut grants = grants.into_inner().unwrap();
+    grants.sort_by_key(|grant| grant.ended);
+    check_promise(&grants, 10.0, 200.0);
+    let all: u32 = grants.iter().map(|grant| grant.tokens).sum();
+    assert!(all > 1000, "{all}");
+}
+
+/// How often Redis ran a script.
+async fn calls(rig: &Rig) -> u64 {
+    let text: String = rig.ask(&["INFO", "commandstats"]).await;
+    let line = text.lines().find(|line| line.starts_with("cmdstat_evalsha:")).unwrap_or_default();
+    let count = line.split_once("calls=").and_then(|(_, rest)| rest.split_once(','));
+    count.map_or(0, |(count, _)| count.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_is_asked_far_less_often_than_there_are_deliveries() {
+    let rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+
+    // More than its 2,000 per second wait all the time.
+    let request = rig.request(2000.0, 200, 100);
+    let before = calls(&rig).await;
+    let mut granted = 0;
+    until(async || {
+        let grant = limits.take_tokens(&[request]).await.unwrap()[0];
+        granted += grant.granted;
+        tokio::time::sleep(grant.retry_after).await;
+        granted >= 4000
+    })
+    .await;
+    let asked = calls(&rig).await - before;
+    assert!(asked * 20 <= u64::from(granted), "asked {asked} times for {granted} tokens");
+
+    // They come one after the other, two in a millisecond, within the limit.
+    let request = rig.request(4000.0, 400, 1);
+    let before = calls(&rig).await;
+    let mut granted = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    while granted < 4000 {
+        tick.tick().await;
+        for _ in 0..2 {
+            granted += take(&limits, request).await;
+        }
+    }
+    let asked = calls(&rig).await - before;
+    assert!(asked * 5 <= u64::from(granted), "asked {asked} times for {granted} tokens");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_in_advance_and_not_used_is_given_back() {
+    let rig = Rig::start().await;
+    let limits = rig.limits().await;
+    until_well(&limits).await;
+    // Slow enough that what comes meanwhile is nothing, fast enough for reserves.
+    let request = rig.request(200.0, 1_000_000, 1);
+    let key = format!("signalpost:tokens:{}", request.destination_id);
+    let mut granted = 0;
+    until(async || {
+        granted += take(&limits, request).await;
+        granted >= 200
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    granted += take(&limits, request).await;
+    let bucket: String = rig.ask(&["GET", &key]).await;
+    let left: f64 = bucket.split(' ').next().unwrap().parse().unwrap();
+    // Full but for what was used and what lies in the last reserve, and with what came.
+    assert!(left >= f64::from(1_000_000 - granted - 5), "{left} after {granted}");
+}

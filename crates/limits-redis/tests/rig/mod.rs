@@ -1,0 +1,83 @@
+//! A Redis of one's own, and dispatchers that reach it through proxies.
+
+#![allow(clippy::unwrap_used, dead_code, reason = "what fails in a helper fails the test; each test uses a part")]
+
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use redis::{FromRedisValue, aio::MultiplexedConnection};
+use signalpost_core::{Clock, DeliveryId, DestinationId, destination::RateLimit};
+use signalpost_limits::{Claim, Limits as _, TokenRequest};
+use signalpost_limits_redis::RedisLimits;
+use signalpost_runtime::{SystemClock, SystemEntropy};
+use signalpost_services::Redis;
+use signalpost_testkit::proxy::Proxy;
+
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Rig {
+    pub clock: Arc<SystemClock>,
+    pub redis: Redis,
+}
+
+impl Rig {
+    /// A Redis whose data were begun long ago.
+    pub async fn start() -> Self {
+        let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap().unwrap();
+        let rig = Self { clock: Arc::new(SystemClock::new()), redis };
+        rig.ask::<()>(&["SET", "signalpost:born", "0"]).await;
+        rig
+    }
+
+    pub async fn limits(&self) -> RedisLimits {
+        self.limits_at(&self.redis.url()).await
+    }
+
+    /// Limits that reach Redis through a proxy.
+    pub async fn behind_proxy(&self) -> (Proxy, RedisLimits) {
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], self.redis.port()))).await.unwrap();
+        let limits = self.limits_at(&format!("redis://{}", proxy.addr())).await;
+        (proxy, limits)
+    }
+
+    async fn limits_at(&self, url: &str) -> RedisLimits {
+        RedisLimits::connect(url, Arc::clone(&self.clock) as Arc<dyn Clock>).await.unwrap()
+    }
+
+    pub fn destination(&self) -> DestinationId {
+        DestinationId::new(self.clock.now(), &SystemEntropy)
+    }
+
+    pub fn claim(&self) -> Claim {
+        Claim { delivery_id: DeliveryId::new(self.clock.now(), &SystemEntropy), attempt: 1 }
+    }
+
+    pub fn request(&self, per_second: f64, burst: u32, wanted: u32) -> TokenRequest {
+        let limit = RateLimit { per_second, burst: NonZeroU32::new(burst) };
+        TokenRequest { destination_id: self.destination(), limit, wanted }
+    }
+
+    /// Asks Redis itself.
+    pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        let mut direct: MultiplexedConnection = client.get_multiplexed_async_connection().await.unwrap();
+        redis::cmd(words[0]).arg(&words[1..]).query_async(&mut direct).await.unwrap()
+    }
+}
+
+pub async fn until_well(limits: &RedisLimits) {
+    until(async || limits.check().await.is_ok()).await;
+}
+
+/// Waits until it is so.
+pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never becomes so");
+}
+
+pub async fn take(limits: &RedisLimits, request: TokenRequest) -> u32 {
+    limits.take_tokens(&[request]).await.unwrap()[0].granted
+}
