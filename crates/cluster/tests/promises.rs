@@ -174,7 +174,7 @@ async fn a_circuit_opens_and_closes(trial: &Trial) {
         "{opened}"
     );
     receiver.set_faults(Faults::none());
-    settled(trial.client(), &[destination.clone()], posted).await;
+    settled(trial.client(), std::slice::from_ref(&destination), posted).await;
     let closed = eventually("the circuit closes", LONG, || async {
         match circuit().await {
             Ok(state) if state["state"] == "closed" => Ok(state),

@@ -1,6 +1,7 @@
 //! Developer and CI commands: `cargo xtask --help`.
 
 mod cluster;
+mod compat;
 mod generate;
 mod simulate;
 mod test;
@@ -25,6 +26,8 @@ enum Command {
     Cluster(cluster::Options),
     /// Simulate whole Signalposts, one per seed, and check every promise after every step.
     Simulate(simulate::Options),
+    /// Run the programs of an earlier version beside those of this one, under load: nothing lost, nothing twice.
+    Compat(compat::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Cluster(options) => cluster::run(&options),
         Command::Simulate(options) => simulate::run(&options),
+        Command::Compat(options) => compat::run(&options),
         Command::Generate => generate::run(),
     };
     result.unwrap_or_else(|error| {

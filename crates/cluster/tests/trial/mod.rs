@@ -235,12 +235,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `workers` producers, each with a pause between its events, spread over the API services.
+    /// Starts `workers` producers, each with a pause between its events, spread over the API services. Where one does not
+    /// answer, its producers turn to the next, with the same key.
     pub fn start(clients: &[Client], name: &str, workers: usize, pause: Duration) -> Self {
         let mut load =
             Self { stop: Arc::default(), count: Arc::default(), accepted: Arc::default(), tasks: JoinSet::new() };
         for worker in 0..workers {
-            let client = clients[worker % clients.len()].clone();
+            let clients = clients.to_vec();
             let (stop, count, accepted) = (Arc::clone(&load.stop), Arc::clone(&load.count), Arc::clone(&load.accepted));
             let name = name.to_owned();
             load.tasks.spawn(async move {
@@ -250,7 +251,7 @@ impl Load {
                     }
                     let key = format!("{name}-{worker}-{number}");
                     let event = json!({"type": load_type(worker + number), "data": {"key": key}});
-                    let answer = client.post_event_surely(&event, &key, LONG).await.expect("accepted at last");
+                    let answer = post_somewhere(&clients, worker, &event, &key).await;
                     accepted.lock().expect("no poison").insert(answer["id"].as_str().expect("an id").to_owned());
                     count.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(pause).await;
@@ -290,4 +291,17 @@ impl Load {
         assert_eq!(accepted.len(), self.count(), "two keys were answered with one event");
         accepted
     }
+}
+
+/// Posts an event to one of the services until it is accepted.
+async fn post_somewhere(clients: &[Client], first: usize, event: &Value, key: &str) -> Value {
+    let deadline = Instant::now() + LONG;
+    let patience = if clients.len() == 1 { LONG } else { Duration::from_secs(1) };
+    for client in clients.iter().cycle().skip(first % clients.len()) {
+        match client.post_event_surely(event, key, patience).await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "not accepted within {LONG:?}: {error:#}"),
+        }
+    }
+    unreachable!("the services are asked in turn for ever")
 }
