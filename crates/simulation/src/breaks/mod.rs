@@ -56,8 +56,13 @@ impl Lie {
         Self::ForgetsWhatIsDetached,
         Self::WritesNoAttempt,
         Self::RefusesAnAttempt,
+        Self::ForgetsAClaim,
+        Self::HandsOutTwoHeads,
+        Self::DropsAFollower,
         Self::Starves,
         Self::SendsPastTheLimit,
+        Self::GivesAllSlotsToAll,
+        Self::IgnoresOpenCircuits,
     ];
 
     /// The invariant that it breaks.

@@ -86,6 +86,10 @@ impl Checker {
     fn origin(&self, joined: &Joined) -> Option<(i64, i64)> {
         let of = joined.replay_of?;
         let (_, place) = self.deliveries.get(&of)?.lane?;
+        // One that takes the place of what blocked the lane stands there, before all others.
+        if place == joined.place {
+            return None;
+        }
         Some((of.created_at().as_millis(), place))
     }
 
