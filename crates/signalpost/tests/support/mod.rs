@@ -20,6 +20,10 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_signalpost");
 /// How long anything may take on a busy machine before a test gives up.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// Allowed to send to this machine.
+const STANDALONE: [(&str, &str); 2] =
+    [("SIGNALPOST_EGRESS_ALLOW", "127.0.0.0/8"), ("SIGNALPOST_REQUIRE_HTTPS", "false")];
+
 /// A running `signalpost dev` or `standalone`.
 pub struct Dev {
     pub process: Process,
@@ -32,21 +36,29 @@ pub struct Dev {
 
 impl Dev {
     pub fn start() -> Self {
-        Self::start_as("dev", "the next start finds everything again.", &[])
+        Self::start_as("dev", "the next start finds everything again.", &[], false)
     }
 
     /// `standalone`, allowed to send to this machine.
     pub fn standalone() -> Self {
-        let env = [("SIGNALPOST_EGRESS_ALLOW", "127.0.0.0/8"), ("SIGNALPOST_REQUIRE_HTTPS", "false")];
-        Self::start_as("standalone", " is ready at ", &env)
+        Self::start_as("standalone", " is ready at ", &STANDALONE, false)
     }
 
-    fn start_as(command: &'static str, ready: &'static str, env: &[(&str, &str)]) -> Self {
+    /// `standalone`, to which [`Self::limit_files`] is an error like any other, and not its end.
+    pub fn standalone_on_a_small_disk() -> Self {
+        Self::start_as("standalone", " is ready at ", &STANDALONE, true)
+    }
+
+    fn start_as(command: &'static str, ready: &'static str, env: &[(&str, &str)], ignores_limits: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port().unwrap();
-        let mut spec = Spec::new(command, BINARY, folder.path())
-            .arg(command)
-            .env("SIGNALPOST_LISTEN", format!("127.0.0.1:{port}"));
+        // What is ignored stays so in the program that takes the shell's place.
+        let spec = if ignores_limits {
+            Spec::new(command, "sh", folder.path()).args(&["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY])
+        } else {
+            Spec::new(command, BINARY, folder.path())
+        };
+        let mut spec = spec.arg(command).env("SIGNALPOST_LISTEN", format!("127.0.0.1:{port}"));
         for (name, value) in env {
             spec = spec.env(name, *value);
         }
@@ -65,6 +77,18 @@ impl Dev {
         self.process = self.spec.start().unwrap();
         self.starts += 1;
         self.wait_ready();
+    }
+
+    /// From now on no file of it grows beyond that size; None: the disk has room again. Stands for a full disk where a test may not
+    /// mount a small one.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let soft = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let status = Command::new("prlimit")
+            .arg(format!("--pid={}", self.process.id()))
+            .arg(format!("--fsize={soft}:unlimited"))
+            .status()
+            .expect("util-linux has prlimit");
+        assert!(status.success());
     }
 
     pub fn url(&self) -> String {
