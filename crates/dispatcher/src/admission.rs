@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use signalpost_bus::{Message, Origin};
-use signalpost_core::{DeliveryState, Destination, DestinationId, Timestamp};
+use signalpost_core::{Clock, DeliveryState, Destination, DestinationId, Timestamp};
 use signalpost_limits::{Claimed, Limits, Owner};
 use signalpost_store::{DispatchStore, dispatch::Standing};
 use signalpost_telemetry::names;
@@ -40,6 +40,7 @@ pub(crate) struct Admission {
     pub store: Arc<dyn DispatchStore>,
     pub limits: Arc<dyn Limits>,
     pub owner: Owner,
+    pub clock: Arc<dyn Clock>,
     pub suspect_after: Duration,
 }
 
@@ -75,9 +76,15 @@ impl Admission {
     }
 
     async fn examine(&self, batch: Vec<Incoming>, now: Timestamp, admitted: &mut Admitted) -> Vec<Job> {
+        // One that was handed over has just been examined, in a way: the store leased it to us with its own write.
         let is_suspect = |incoming: &Incoming| {
             let message = &incoming.job.message;
+            let is_handed_over = incoming.job.place.is_none();
+            if is_handed_over {
+                return false;
+            }
             incoming.reread
+                || message.lane.is_some()
                 || message.origin != Origin::Fresh
                 || now.since(message.delivery_id.created_at()) > self.suspect_after
         };
@@ -87,7 +94,9 @@ impl Admission {
             return batch.into_iter().map(|incoming| incoming.job).collect();
         }
         let mut backoff = Backoff::new();
+        let mut asked_at;
         let standings = loop {
+            asked_at = self.clock.elapsed();
             match self.store.examine(&ids).await {
                 Ok(standings) if standings.len() == ids.len() => break standings,
                 Ok(_) => tracing::error!("as many standings as deliveries were expected"),
@@ -97,22 +106,30 @@ impl Admission {
         };
         let mut standings = standings.into_iter();
         let mut passed = Vec::with_capacity(batch.len());
-        for incoming in batch {
-            let verdict =
-                if is_suspect(&incoming) { judge(&incoming.job.message, standings.next().flatten()) } else { Ok(()) };
-            match verdict {
-                Ok(()) => passed.push(incoming.job),
-                Err(reason) => {
+        for mut incoming in batch {
+            if is_suspect(&incoming) {
+                let standing = standings.next().flatten();
+                if let Err(reason) = judge(&incoming.job.message, standing) {
                     metrics::counter!(names::SUSPECTS_DROPPED, "reason" => reason).increment(1);
                     tracing::debug!(delivery.id = %incoming.job.message.delivery_id, reason, "suspect dropped");
                     admitted.dropped.push(incoming.job);
+                    continue;
+                }
+                if incoming.job.message.lane.is_some() {
+                    // Counted from before the question, so that it ends here no later than in the store.
+                    let left = standing.and_then(|standing| standing.lease_left).unwrap_or_default();
+                    incoming.job.lease_end = Some(asked_at + left);
                 }
             }
+            passed.push(incoming.job);
         }
         passed
     }
 
     async fn claim(&self, passed: Vec<Job>, admitted: &mut Admitted) {
+        // What was handed over is leased to us by the store itself.
+        let (handed_over, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(|job| job.place.is_none());
+        admitted.ready = handed_over;
         if passed.is_empty() {
             return;
         }
@@ -127,11 +144,11 @@ impl Admission {
                 }
             }
             // Claims are economy: without them deliveries go on.
-            Ok(_) => admitted.ready = passed,
+            Ok(_) => admitted.ready.extend(passed),
             Err(error) => {
                 metrics::counter!(names::LIMITS_UNAVAILABLE).increment(1);
                 tracing::debug!(error = %error, "attempts not claimed; going on without");
-                admitted.ready = passed;
+                admitted.ready.extend(passed);
             }
         }
     }
@@ -146,6 +163,9 @@ fn judge(message: &Message, standing: Option<Standing>) -> Result<(), &'static s
     if standing.attempts.checked_add(1) != Some(message.attempt) {
         return Err("other_attempt");
     }
+    if message.lane.is_some() && standing.lease_left.is_none() {
+        return Err("lease");
+    }
     match message.origin {
         Origin::Fresh if standing.state == DeliveryState::Queued => Ok(()),
         Origin::Fresh => Err("anchored"),
@@ -158,7 +178,7 @@ fn judge(message: &Message, standing: Option<Standing>) -> Result<(), &'static s
 
 #[cfg(test)]
 mod tests {
-    use signalpost_core::WaitReason;
+    use signalpost_core::{LaneId, WaitReason};
 
     use super::*;
     use crate::fakes::message;
@@ -189,6 +209,11 @@ mod tests {
             message.origin = origin;
             message.attempt = attempt;
             assert_eq!(judge(&message, standing), verdict, "{origin:?} {attempt} {standing:?}");
+            // In a lane nothing is sent without a lease.
+            message.lane = Some(LaneId::of("a"));
+            assert!(judge(&message, standing).is_err());
+            let leased = standing.map(|standing| Standing { lease_left: Some(Duration::from_secs(1)), ..standing });
+            assert_eq!(judge(&message, leased), verdict, "{origin:?} {attempt} {standing:?}");
         }
     }
 }

@@ -6,16 +6,23 @@
 
 use std::collections::BTreeMap;
 
-use signalpost_bus::{Message, Place};
+use signalpost_bus::{Origin, Place};
 use signalpost_core::DeliveryId;
 use signalpost_limits::Claim;
 
 use crate::job::Job;
 
+/// Which message of a delivery: its attempt, where it stood, and its lease.
+type Held = (u32, Option<Place>, Origin);
+
+fn held(job: &Job) -> Held {
+    (job.message.attempt, job.place, job.message.origin)
+}
+
 /// All deliveries in hand.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    held: BTreeMap<DeliveryId, (u32, Place)>,
+    held: BTreeMap<DeliveryId, Held>,
     released: Vec<Claim>,
     /// A batch is being given back.
     is_releasing: bool,
@@ -23,18 +30,19 @@ pub(crate) struct Claims {
 
 impl Claims {
     /// Takes a delivery in hand. False: this attempt of it, or a later one, is in hand already.
-    pub(crate) fn hold(&mut self, message: &Message, place: Place) -> bool {
-        if self.held.get(&message.delivery_id).is_some_and(|(attempt, _)| *attempt >= message.attempt) {
+    pub(crate) fn hold(&mut self, job: &Job) -> bool {
+        let message = &job.message;
+        if self.held.get(&message.delivery_id).is_some_and(|(attempt, ..)| *attempt >= message.attempt) {
             return false;
         }
-        self.held.insert(message.delivery_id, (message.attempt, place));
+        self.held.insert(message.delivery_id, held(job));
         true
     }
 
     /// It is on its way back to the store, from where it may come again at any moment; its claim stays.
     pub(crate) fn let_go(&mut self, job: &Job) {
         let id = job.message.delivery_id;
-        if self.held.get(&id) == Some(&(job.message.attempt, job.place)) {
+        if self.held.get(&id) == Some(&held(job)) {
             self.held.remove(&id);
         }
     }
@@ -54,7 +62,7 @@ impl Claims {
     pub(crate) fn all(&self) -> Vec<Claim> {
         self.held
             .iter()
-            .map(|(delivery_id, (attempt, _))| Claim { delivery_id: *delivery_id, attempt: *attempt })
+            .map(|(delivery_id, (attempt, ..))| Claim { delivery_id: *delivery_id, attempt: *attempt })
             .collect()
     }
 
@@ -90,16 +98,16 @@ mod tests {
     fn job(attempt: u32, offset: i64) -> Job {
         let mut message = message(1, 1);
         message.attempt = attempt;
-        Job { place: Place { partition: 0, epoch: 1, offset }, message: Arc::new(message), since: Duration::ZERO }
+        Job::new(Some(Place { partition: 0, epoch: 1, offset }), Arc::new(message), Duration::ZERO)
     }
 
     #[test]
     fn the_same_attempt_is_held_once() {
         let mut claims = Claims::default();
         let (first, again, next) = (job(1, 0), job(1, 1), job(2, 2));
-        assert!(claims.hold(&first.message, first.place));
-        assert!(!claims.hold(&again.message, again.place));
-        assert!(claims.hold(&next.message, next.place), "the next attempt may come before the end of this one is told");
+        assert!(claims.hold(&first));
+        assert!(!claims.hold(&again));
+        assert!(claims.hold(&next), "the next attempt may come before the end of this one is told");
         claims.release(&first);
         assert_eq!(claims.len(), 1);
         claims.release(&next);
@@ -112,9 +120,9 @@ mod tests {
     fn what_goes_back_may_come_again_at_once() {
         let mut claims = Claims::default();
         let (first, again) = (job(1, 0), job(1, 1));
-        claims.hold(&first.message, first.place);
+        claims.hold(&first);
         claims.let_go(&first);
-        assert!(claims.hold(&again.message, again.place));
+        assert!(claims.hold(&again));
         claims.release(&first);
         assert_eq!(claims.all(), [again.claim()], "the end of the first does not let go of the second");
     }

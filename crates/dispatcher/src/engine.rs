@@ -5,17 +5,30 @@
 
 mod drain;
 mod intake;
+mod lanes;
 mod refresh;
+mod shared;
 mod start;
 
 pub(crate) use start::run;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use signalpost_bus::{BusError, Consumer, Delivered};
-use signalpost_core::{Clock, Destination, Timestamp, WaitReason};
-use signalpost_limits::{CLAIM_LEASE, Limits, Owner, TokenGrant, TokenRequest};
+use signalpost_core::{
+    Clock, DeliveryId, Destination, DestinationId, Timestamp, WaitReason, classify::MAX_RETRY_AFTER,
+};
+use signalpost_limits::{CLAIM_LEASE, Limits, Owner, SLOT_LEASE};
 use signalpost_runtime::Shutdown;
 use signalpost_store::{Changes, StoreError, dispatch::DeliveryWrite};
 use signalpost_telemetry::names;
@@ -24,17 +37,21 @@ use tokio::{
     task::JoinSet,
     time::{Instant, Sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     DispatcherError, Settings,
-    admission::Admitted,
+    admission::{Admitted, Incoming},
     backoff::Backoff,
     cache::Cache,
+    circuits::Circuits,
     claims::Claims,
-    job::{Job, Signal},
+    engine::shared::{Answer, Shared},
+    job::{Ending, Job, Signal},
     partitions::Partitions,
     queues::{Parked, Queues},
     request::{self, Context},
+    tellings::{Tellings, Told},
 };
 
 /// Signals handled at once.
@@ -45,7 +62,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const AFTER_BREAKAGE: Duration = Duration::from_secs(5);
 
 type Refreshed = Result<(Vec<Destination>, Timestamp), StoreError>;
-type Granted = (Vec<TokenRequest>, Option<Vec<TokenGrant>>);
 
 struct Engine {
     settings: Arc<Settings>,
@@ -65,11 +81,25 @@ struct Engine {
     queues: Queues,
     cache: Cache,
     claims: Claims,
+    circuits: Circuits,
+    tellings: Tellings,
+    /// What is in the admission that is under way.
+    admitting: BTreeSet<DeliveryId>,
+    /// Messages of deliveries that are in it, the latest of each: they take the place of one that is dropped there.
+    aside: BTreeMap<DeliveryId, Incoming>,
+    /// For the next admission, before what the bus brings.
+    pending: Vec<Incoming>,
+    /// Told when what is on no partition must be detached now.
+    leaving: CancellationToken,
+    /// Dispatchers alive, as the heart says.
+    alive: Arc<AtomicU32>,
     /// Writes that need no request, handed over at the end of each step.
     writes: Vec<(Job, DeliveryWrite)>,
 
     admission: Option<BoxFuture<'static, Admitted>>,
-    tokens: Option<BoxFuture<'static, Granted>>,
+    /// What is being asked of the limits.
+    shared: Shared,
+    telling: Option<BoxFuture<'static, Told>>,
     refresh: Option<BoxFuture<'static, Refreshed>>,
     /// Nothing starts before the refresh that is under way has ended.
     gated: bool,
@@ -81,6 +111,7 @@ struct Engine {
     refresh_at: Duration,
     shed_at: Duration,
     renew_at: Duration,
+    renew_slots_at: Duration,
     receive_at: Duration,
     receive_backoff: Backoff,
     wake: Pin<Box<Sleep>>,
@@ -92,7 +123,8 @@ enum Step {
     Stop,
     Drain,
     Refreshed(Refreshed),
-    Granted(Granted),
+    Answered(Answer),
+    Told(Told),
     Admitted(Admitted),
     Received(Result<Vec<Delivered>, BusError>),
     Changed(bool),
@@ -134,7 +166,7 @@ impl Engine {
             }
             self.advance();
             self.set_wake();
-            let receiving = self.may_receive();
+            let receiving = self.may_receive(self.clock.elapsed());
             let most = self.settings.receive_batch.min(self.queues.room()).max(1);
             let step = tokio::select! {
                 biased;
@@ -142,7 +174,8 @@ impl Engine {
                 () = shutdown.draining() => Step::Drain,
                 _ = &mut *writer_task => Step::WriterEnded,
                 refreshed = pending_or(&mut self.refresh) => Step::Refreshed(refreshed),
-                granted = pending_or(&mut self.tokens) => Step::Granted(granted),
+                answer = self.shared.answer() => Step::Answered(answer),
+                told = pending_or(&mut self.telling) => Step::Told(told),
                 admitted = pending_or(&mut self.admission) => Step::Admitted(admitted),
                 changed = self.changes.changed(), if !self.changes_ended && self.refresh.is_none() => {
                     Step::Changed(changed.is_ok())
@@ -157,7 +190,11 @@ impl Engine {
                 Step::Drain => return Ok(Ended::Drained),
                 Step::WriterEnded => return Err(DispatcherError::WriterEnded),
                 Step::Refreshed(refreshed) => self.refreshed(refreshed, now),
-                Step::Granted(granted) => self.granted(granted, now),
+                Step::Answered(answer) => self.answered(answer, now),
+                Step::Told(told) => {
+                    self.telling = None;
+                    self.tellings.told(told, now);
+                }
                 Step::Admitted(admitted) => self.admitted(admitted, now),
                 Step::Received(received) => self.received(received, now).await?,
                 // `changed` has marked it as seen, so the refresh is begun here.
@@ -179,7 +216,15 @@ impl Engine {
                 self.start(job, now);
             }
             self.ask_for_tokens();
+            self.ask_for_slots(now);
         }
+        self.report_circuits(now);
+        if self.telling.is_none() {
+            self.telling = self.tellings.tell(&self.context.store, &self.clock, now);
+        }
+        self.begin_admission(Vec::new());
+        let is_free = !self.queues.is_full() && !self.queues.is_congested(now);
+        self.context.writer.take_over(is_free && self.may_start());
         self.hand_over();
         for place in self.partitions.commits() {
             self.consumer.commit(place);
@@ -199,70 +244,84 @@ impl Engine {
             && !self.context.writer.is_behind(self.settings.max_unwritten)
     }
 
-    fn may_receive(&self) -> bool {
+    fn may_receive(&self, now: Duration) -> bool {
         self.admission.is_none()
             && !self.queues.is_full()
-            && self.clock.elapsed() >= self.receive_at
+            && !self.queues.is_congested(now)
+            && now >= self.receive_at
             && self.partitions.gap() < self.settings.max_gap
             && self.claims.len() < self.settings.max_queued + self.settings.max_in_flight
     }
 
     /// Starts the request of a job that has its slot.
     fn start(&mut self, job: Job, now: Duration) {
-        match self.cache.get(job.message.destination_id) {
-            Some(destination) => {
-                let detach = self.partitions.detach(job.place);
-                let start = request::Start { job, destination, changes: self.read, detach };
-                self.tasks.spawn(request::run(Arc::clone(&self.context), start));
+        let id = job.message.destination_id;
+        let destination = self.cache.get(id).filter(|_| !job.is_too_late(now));
+        if let Some(destination) = destination {
+            if job.is_probe {
+                self.circuits.probing(id);
             }
-            None => {
-                self.queues.ended(job.message.destination_id, None, now);
-                self.park(job, WaitReason::Turn, Duration::ZERO, false);
-            }
-        }
-    }
-
-    fn ask_for_tokens(&mut self) {
-        if self.tokens.is_some() {
+            let detach = match job.place {
+                Some(place) => self.partitions.detach(place),
+                None => self.leaving.clone(),
+            };
+            let start = request::Start { job, destination, changes: self.read, detach, at: now };
+            self.tasks.spawn(request::run(Arc::clone(&self.context), start));
             return;
         }
-        let requests = self.queues.wanted_tokens();
-        if requests.is_empty() {
-            return;
+        self.queues.ended(id, now);
+        if job.is_probe {
+            self.circuits.void(id);
         }
-        let limits = Arc::clone(&self.limits);
-        self.tokens = Some(Box::pin(async move {
-            let grants = limits.take_tokens(&requests).await;
-            if let Err(error) = &grants {
-                metrics::counter!(names::LIMITS_UNAVAILABLE).increment(1);
-                tracing::debug!(error = %error, "no tokens; asking again");
-            }
-            (requests, grants.ok())
-        }));
-    }
-
-    fn granted(&mut self, (requests, grants): Granted, now: Duration) {
-        self.tokens = None;
-        for (place, request) in requests.iter().enumerate() {
-            let grant = grants.as_ref().and_then(|grants| grants.get(place).copied());
-            self.queues.granted(request, grant, now);
+        if job.is_too_late(now) {
+            metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "lease").increment(1);
+            self.settled(&job);
+        } else {
+            self.park(job, WaitReason::Turn, Duration::ZERO, false);
         }
     }
 
     fn signal(&mut self, signal: Signal, now: Duration) {
         match signal {
-            Signal::Ended { destination_id, slow_for } => self.queues.ended(destination_id, slow_for, now),
+            Signal::Ended { destination_id, is_probe, ending } => self.ended(destination_id, is_probe, &ending, now),
             Signal::Detached(place) => self.partitions.done(place),
-            Signal::Settled(job) => {
-                self.partitions.done(job.place);
-                self.claims.release(&job);
-            }
+            Signal::Settled(job) | Signal::Dropped(job) => self.settled(&job),
             Signal::Broken(job) => {
                 tracing::error!(delivery.id = %job.message.delivery_id, "the task of a delivery broke");
-                self.park(job, WaitReason::Turn, AFTER_BREAKAGE, false);
+                if job.is_claimed {
+                    // Its request may have gone out, so it is not for us to say what becomes of it.
+                    self.settled(&job);
+                } else {
+                    self.park(job, WaitReason::Turn, AFTER_BREAKAGE, false);
+                }
             }
+            Signal::Followers(followers, lease_end) => self.follow(followers, lease_end, now),
             Signal::ClaimsReleased => self.claims.is_released(),
         }
+    }
+
+    /// A request ended.
+    fn ended(&mut self, id: DestinationId, is_probe: bool, ending: &Ending, now: Duration) {
+        let destination = self.cache.get(id);
+        let grace = self.settings.detach_grace;
+        self.circuits.ended(id, destination.as_deref(), &ending.health, is_probe, grace, now);
+        if let Some(pause) = ending.slow_for {
+            let (is_news, parked) = self.queues.slow_down(id, pause, now);
+            self.park_all(parked);
+            if is_news {
+                // So that no dispatcher is fed with what waits in the store.
+                self.tellings.hold(id, pause.min(MAX_RETRY_AFTER), self.circuits.trial(id), now);
+            }
+        }
+        self.queues.ended(id, now);
+    }
+
+    /// It is out of our hands.
+    fn settled(&mut self, job: &Job) {
+        if let Some(place) = job.place {
+            self.partitions.done(place);
+        }
+        self.claims.release(job);
     }
 
     /// What is due by time.
@@ -272,7 +331,7 @@ impl Engine {
             let parked = self.queues.overdue(now, keep);
             self.park_all(parked);
         }
-        if self.queues.is_full() && !keep && now >= self.shed_at {
+        if (self.queues.is_full() || self.queues.is_congested(now)) && !keep && now >= self.shed_at {
             self.shed_at = now + LOOK_AGAIN;
             let parked = self.queues.shed(now);
             self.park_all(parked);
@@ -280,6 +339,11 @@ impl Engine {
         if now >= self.renew_at {
             self.renew_at = now + CLAIM_LEASE / 3;
             self.renew();
+        }
+        if now >= self.renew_slots_at {
+            self.renew_slots_at = now + SLOT_LEASE / 3;
+            self.queues.set_alive(self.alive.load(Ordering::Relaxed));
+            self.queues.renew_slots();
         }
     }
 
@@ -346,7 +410,12 @@ impl Engine {
         sooner(self.partitions.next_deadline());
         sooner(self.refresh.is_none().then_some(self.refresh_at));
         sooner((self.receive_at > now).then_some(self.receive_at));
-        let stuck = self.queues.is_full() || self.context.writer.is_behind(self.settings.max_unwritten);
+        sooner(self.queues.has_slots().then_some(self.renew_slots_at));
+        sooner(self.circuits.next_report().filter(|_| !self.shared.is_reporting()));
+        sooner(self.tellings.next().filter(|_| self.telling.is_none()));
+        let stuck = self.queues.is_full()
+            || self.queues.is_congested(now)
+            || self.context.writer.is_behind(self.settings.max_unwritten);
         sooner(stuck.then_some(now + LOOK_AGAIN));
         let at = at.max(now);
         if at != self.wake_at || self.wake.is_elapsed() {

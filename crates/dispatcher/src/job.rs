@@ -2,24 +2,77 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalpost_bus::{Message, Place};
+use signalpost_bus::{Message, Origin, Payload, Place};
 use signalpost_core::{DestinationId, DestinationState, WaitReason};
 use signalpost_limits::Claim;
-use signalpost_store::dispatch::{DeliveryWrite, Target};
+use signalpost_store::{
+    dispatch::{DeliveryWrite, Target},
+    schedule::DueDelivery,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A message that is to be sent.
 #[derive(Debug, Clone)]
 pub(crate) struct Job {
-    /// Where on the bus it stands.
-    pub place: Place,
+    /// Where on the bus it stands. None: nowhere; it was handed over by the end of the delivery before it in its lane.
+    pub place: Option<Place>,
     /// What.
     pub message: Arc<Message>,
     /// Since when it waits here, by the process's clock.
     pub since: Duration,
+    /// In a lane: when its lease ends, by the process's clock, measured so that the store's view of it is never sooner.
+    pub lease_end: Option<Duration>,
+    /// It tries a circuit. Set when it starts.
+    pub is_probe: bool,
+    /// At most once, and its claim may be in the store: its deadline there ends it, whatever happens here.
+    pub is_claimed: bool,
 }
 
+/// A request of a lane starts so long before the end of its lease: time to be detached, which makes the lease longer.
+const START_MARGIN: Duration = Duration::from_secs(3);
+/// A request of a lane that could not be detached is given up so long before the end of its lease.
+const GIVE_UP_MARGIN: Duration = Duration::from_millis(500);
+
 impl Job {
+    /// Off the bus.
+    pub(crate) const fn new(place: Option<Place>, message: Arc<Message>, since: Duration) -> Self {
+        Self { place, message, since, lease_end: None, is_probe: false, is_claimed: false }
+    }
+
+    /// Handed over by the store, leased until then, by the process's clock.
+    pub(crate) fn handed_over(due: DueDelivery, lease_end: Duration, now: Duration) -> Self {
+        let (event, payload) = if due.whole { Message::carry(due.event) } else { (due.event, Payload::ByReference) };
+        let message = Message {
+            delivery_id: due.delivery_id,
+            tenant_id: due.tenant_id,
+            destination_id: due.destination_id,
+            destination_version: due.destination_version,
+            attempt: due.attempts.saturating_add(1),
+            origin: Origin::Feed { leased_until: due.leased_until },
+            event,
+            payload,
+            lane: due.lane,
+            guarantee: due.guarantee,
+            born_at: due.born_at,
+        };
+        Self { lease_end: Some(lease_end), ..Self::new(None, Arc::new(message), now) }
+    }
+
+    /// Whether the lease of a lane is too short to begin anything: the store brings it back.
+    pub(crate) fn is_too_late(&self, now: Duration) -> bool {
+        self.write_until().is_some_and(|until| now > until)
+    }
+
+    /// In a lane: until when something may be begun, or something be written that another owner of the lease would not bear.
+    pub(crate) fn write_until(&self) -> Option<Duration> {
+        self.lease_end.map(|end| end.saturating_sub(START_MARGIN))
+    }
+
+    /// In a lane: when a request that is not detached must be given up.
+    pub(crate) fn give_up_at(&self) -> Option<Duration> {
+        self.lease_end.map(|end| end.saturating_sub(GIVE_UP_MARGIN))
+    }
+
     /// Which delivery a write is about.
     pub(crate) fn target(&self) -> Target {
         Target {
@@ -55,22 +108,53 @@ impl Job {
     }
 }
 
+/// What a request told about its destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It answered.
+    Success,
+    /// It did not, or with 5xx: why, for a person.
+    Failure(String),
+    /// Nothing: no request was made, or it was told to be slower.
+    Nothing,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// What it told.
+    pub health: Health,
+    /// `Retry-After` of a 429 or 503.
+    pub slow_for: Option<Duration>,
+}
+
+impl Ending {
+    /// That told nothing.
+    pub(crate) const NOTHING: Self = Self { health: Health::Nothing, slow_for: None };
+}
+
 /// What a task tells the engine.
 #[derive(Debug)]
 pub(crate) enum Signal {
-    /// A request is over, its slot is free. The destination may have asked to be left alone for a while.
+    /// A request is over, its slot is free.
     Ended {
         /// Whose slot.
         destination_id: DestinationId,
-        /// `Retry-After` of a 429 or 503.
-        slow_for: Option<Duration>,
+        /// It tried a circuit.
+        is_probe: bool,
+        /// How.
+        ending: Ending,
     },
     /// The store holds it from now on; its request is still out.
     Detached(Place),
     /// What came of it is written.
     Settled(Job),
+    /// It is given up without a word: the store brings it back.
+    Dropped(Job),
     /// The task broke: a bug. Nothing is known of its request.
     Broken(Job),
+    /// The next of lanes whose delivery ended, leased to us until then, by the process's clock.
+    Followers(Vec<DueDelivery>, Duration),
     /// A batch of claims has been given back.
     ClaimsReleased,
 }
@@ -78,6 +162,7 @@ pub(crate) enum Signal {
 /// Holds a job while a task works on it. Dropped before it is settled, it tells that the task broke.
 pub(crate) struct Hold {
     job: Option<Job>,
+    /// Whose slot it has.
     slot: Option<DestinationId>,
     signals: UnboundedSender<Signal>,
 }
@@ -92,16 +177,32 @@ impl Hold {
         Self { slot: None, job: Some(job), signals }
     }
 
+    /// The claim of the delivery may be in the store from now on.
+    pub(crate) const fn claimed(&mut self) {
+        if let Some(job) = &mut self.job {
+            job.is_claimed = true;
+        }
+    }
+
     /// The request is over.
-    pub(crate) fn ended(&mut self, slow_for: Option<Duration>) {
+    pub(crate) fn ended(&mut self, ending: Ending) {
         if let Some(destination_id) = self.slot.take() {
-            self.tell(Signal::Ended { destination_id, slow_for });
+            let is_probe = self.job.as_ref().is_some_and(|job| job.is_probe);
+            self.tell(Signal::Ended { destination_id, is_probe, ending });
+        }
+    }
+
+    /// It is given up: the store brings it back.
+    pub(crate) fn dropped(mut self) {
+        self.ended(Ending::NOTHING);
+        if let Some(job) = self.job.take() {
+            self.tell(Signal::Dropped(job));
         }
     }
 
     /// What came of it is written.
     pub(crate) fn settled(mut self) {
-        self.ended(None);
+        self.ended(Ending::NOTHING);
         if let Some(job) = self.job.take() {
             self.tell(Signal::Settled(job));
         }
@@ -115,7 +216,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.ended(None);
+        self.ended(Ending::NOTHING);
         if let Some(job) = self.job.take() {
             self.tell(Signal::Broken(job));
         }

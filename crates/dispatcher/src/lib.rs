@@ -17,8 +17,10 @@
 mod admission;
 mod backoff;
 mod cache;
+mod circuits;
 mod claims;
 mod engine;
+mod heartbeat;
 mod job;
 mod observer;
 mod partitions;
@@ -26,6 +28,7 @@ mod payloads;
 mod queues;
 mod request;
 mod settings;
+mod tellings;
 mod tracker;
 mod writer;
 

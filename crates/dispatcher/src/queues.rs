@@ -1,34 +1,49 @@
 //! The queues of destinations, and whose turn it is. Pure: time comes in as the process's clock.
 //!
-//! Fair in turns of one request each. A destination may have so many requests out as it allows, and never more than are
-//! left free for all, so that a hundred hanging destinations still leave room for the next one. A rate-limited one gets
-//! tokens in blocks of at most 50 ms of its rate, which are used at once or lost.
+//! Fair in turns of one request each, among tenants and among the destinations of each. A destination may have so many
+//! requests out as it allows and as this dispatcher's share of its slots is, and never more than are left free for its
+//! tenant; to which an eighth of the room is not, that others left. So a hundred hanging destinations still leave room for
+//! the next one. A rate-limited one gets tokens in blocks of at most 50 ms of its rate, which are used at once or lost.
 //!
-//! What waits here must be gone soon. A job that waited too long, that finds its queue full, or that holds up the
-//! intake because its destination is slow, is given back as [`Parked`], to wait in the store.
+//! What waits here must be gone soon. Where a destination is what holds it up, it is given back as [`Parked`], to wait in
+//! the store: after a while, where its queue is full, and where room is short. While we are what holds it up, it stays.
 
+mod gate;
+mod pace;
 mod queue;
+mod shares;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
+pub(crate) use gate::Gate;
+use pace::Pace;
 use queue::Queue;
+use shares::{Shares, Use};
 use signalpost_bus::Partition;
-use signalpost_core::{DestinationId, DestinationSpec, WaitReason, classify::MAX_RETRY_AFTER};
-use signalpost_limits::{TokenGrant, TokenRequest};
+use signalpost_core::{DestinationId, DestinationSpec, TenantId, WaitReason, classify::MAX_RETRY_AFTER};
+use signalpost_limits::{SlotUse, TokenGrant, TokenRequest};
+use turns::Turns;
 
 use crate::job::Job;
 
 /// A granted token is used within this time.
 const TOKEN_LIFE: Duration = Duration::from_millis(50);
-/// A queue whose first job waits for longer is slow: where room is short, it is its jobs that go.
+/// What waits for longer is late: where room is short, it goes, if its destination is what holds it up.
 const SLOW: Duration = Duration::from_millis(500);
-/// Jobs of one destination that does not limit its rate: more are kept only while it is quick.
+/// Jobs of one destination that does not limit its rate: more are kept only while there is room, or it is quick.
 const MOST_OF_ONE: usize = 1024;
+/// What is in hand should be gone within that time; else nothing more is taken in hand.
+const IN_HAND: Duration = Duration::from_millis(1500);
+/// This part of the room that the others left is not a tenant's to fill.
+const KEPT_FOR_OTHERS: usize = 8;
+/// When to look again at what is kept though it waits for long.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How much may be here.
 #[derive(Debug, Clone, Copy)]
@@ -53,29 +68,40 @@ pub(crate) struct Parked {
 pub(crate) struct Queues {
     bounds: Bounds,
     queues: BTreeMap<DestinationId, Queue>,
+    /// Circuits that are not simply closed.
+    gates: BTreeMap<DestinationId, Gate>,
+    shares: Shares,
     /// Those that may be able to start something, in turn. Each at most once.
-    ready: VecDeque<DestinationId>,
+    ready: Turns,
     /// When to look at a queue again. At most one entry per queue.
     timers: BTreeSet<(Duration, DestinationId)>,
     /// Those that need tokens.
     wanting: BTreeSet<DestinationId>,
     /// Those that wait for room among all, in turn. Each at most once.
-    crowded: VecDeque<DestinationId>,
+    crowded: Turns,
     in_flight: usize,
+    /// Requests that are out, by tenant; none is zero.
+    in_flight_of: BTreeMap<TenantId, usize>,
+    /// How fast jobs leave.
+    pace: Pace,
     queued: usize,
     bytes: usize,
 }
 
 impl Queues {
-    pub(crate) const fn new(bounds: Bounds) -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
             queues: BTreeMap::new(),
-            ready: VecDeque::new(),
+            gates: BTreeMap::new(),
+            shares: Shares::default(),
+            ready: Turns::default(),
             timers: BTreeSet::new(),
             wanting: BTreeSet::new(),
-            crowded: VecDeque::new(),
+            crowded: Turns::default(),
             in_flight: 0,
+            in_flight_of: BTreeMap::new(),
+            pace: Pace::default(),
             queued: 0,
             bytes: 0,
         }
@@ -84,6 +110,11 @@ impl Queues {
     /// Whether nothing more should be received.
     pub(crate) const fn is_full(&self) -> bool {
         self.queued >= self.bounds.queued || self.bytes >= self.bounds.bytes
+    }
+
+    /// Whether so much is in hand that it takes too long to be gone: we are what is slow.
+    pub(crate) fn is_congested(&self, now: Duration) -> bool {
+        self.queued > self.bounds.queued / 4 && self.pace.time_for(self.queued, now).is_none_or(|time| time > IN_HAND)
     }
 
     /// How many more jobs there is room for.
@@ -101,15 +132,25 @@ impl Queues {
         self.queues.contains_key(&id)
     }
 
-    /// Takes a job, or gives it back where its queue is full and not quick.
+    /// How many jobs of the destination wait here, and how many of its requests are out.
+    pub(crate) fn load(&self, id: DestinationId) -> (usize, usize) {
+        self.queues.get(&id).map_or((0, 0), |queue| (queue.jobs.len(), queue.in_flight))
+    }
+
+    /// Takes a job, or gives it back where it could not start soon.
     pub(crate) fn push(&mut self, job: Job, spec: &DestinationSpec, now: Duration) -> Option<Parked> {
         let id = job.message.destination_id;
-        let queue = self.queues.entry(id).or_default();
+        let gate = self.gates.get(&id).copied();
+        let queue = self.queues.entry(id).or_insert_with(|| Queue::new(job.message.tenant_id));
         queue.configure(spec);
         // While there is plenty of room, a burst may wait here as long as any other.
-        let is_roomy = queue.rate.is_none() && self.queued * 2 < self.bounds.queued;
-        if queue.jobs.len() >= queue.most(self.bounds.wait) && !is_roomy && !queue.is_quick(now) {
-            let parked = queue.park(job, self.bounds.park, now);
+        let is_roomy = queue.rate.is_none() && self.queued * 2 < self.bounds.queued && !queue.is_stuck(now);
+        let is_full = queue.jobs.len() >= queue.most(self.bounds.wait, now) && !is_roomy && queue.is_slow(now);
+        let is_shut =
+            gate.is_some_and(|gate| !gate.shut_for(now).is_zero()) || queue.slow_until > now + self.bounds.wait;
+        if is_full || is_shut {
+            let parked = queue.park(job, self.bounds.park, gate, now);
+            self.pace.tick(1, now);
             self.forget_if_idle(id, now);
             return Some(parked);
         }
@@ -122,6 +163,22 @@ impl Queues {
         }
         self.make_ready(id);
         None
+    }
+
+    /// What the circuit of a destination lets through from now on. None: everything.
+    pub(crate) fn set_gate(&mut self, id: DestinationId, gate: Option<Gate>) {
+        let before = match gate {
+            Some(gate) => self.gates.insert(id, gate),
+            None => self.gates.remove(&id),
+        };
+        if before != gate {
+            self.make_ready(id);
+        }
+    }
+
+    /// What the circuit of a destination lets through now.
+    pub(crate) fn gate(&self, id: DestinationId) -> Option<Gate> {
+        self.gates.get(&id).copied()
     }
 
     /// The destination changed.
@@ -137,26 +194,36 @@ impl Queues {
     /// The next job to start, whose slot is taken with that. None: nothing may start now.
     pub(crate) fn next(&mut self, now: Duration) -> Option<Job> {
         while self.in_flight < self.bounds.in_flight
-            && let Some(id) = self.ready.pop_front()
+            && let Some(id) = self.ready.pop()
         {
-            let free = self.bounds.in_flight - self.in_flight;
             let Some(queue) = self.queues.get_mut(&id) else { continue };
             queue.is_ready = false;
             if queue.jobs.is_empty() {
                 self.forget_if_idle(id, now);
                 continue;
             }
-            if queue.in_flight >= queue.max_in_flight {
-                // Ready again when a request ends.
+            let gate = self.gates.get_mut(&id);
+            let most = gate.as_deref().map_or(usize::MAX, |gate| gate.most(queue.in_flight));
+            queue.is_held = queue.in_flight >= queue.max_in_flight.min(most);
+            if queue.is_held {
+                // Ready again when a request ends, or when the circuit changes.
                 continue;
             }
-            if queue.in_flight >= free {
+            let (tenant, in_flight) = (queue.tenant, queue.in_flight);
+            if in_flight >= free_for(&self.bounds, self.in_flight, &self.in_flight_of, tenant) {
                 self.crowd(id);
                 continue;
             }
             let open_at = queue.open_at();
             if open_at > now {
                 self.arm_sooner(id, open_at);
+                continue;
+            }
+            if let Err(look_again) = self.shares.take(id, in_flight, now) {
+                queue.is_held = true;
+                if let Some(at) = look_again {
+                    self.arm_sooner(id, at);
+                }
                 continue;
             }
             if queue.rate.is_some() && !queue.take_token(now) {
@@ -166,10 +233,18 @@ impl Queues {
                 }
                 continue;
             }
-            let Some(job) = queue.jobs.pop_front() else { continue };
+            let Some(mut job) = queue.jobs.pop_front() else { continue };
+            if let Some(Gate::Trying { left }) = gate {
+                *left = left.saturating_sub(1);
+                job.is_probe = true;
+            }
+            if queue.in_flight == 0 {
+                queue.moved_at = now;
+            }
             queue.in_flight += 1;
             self.in_flight += 1;
-            self.left(&job);
+            *self.in_flight_of.entry(tenant).or_default() += 1;
+            self.left(&job, now);
             self.make_ready(id);
             return Some(job);
         }
@@ -178,11 +253,14 @@ impl Queues {
 
     /// The tokens that are needed now, for as much as can be sent now.
     pub(crate) fn wanted_tokens(&mut self) -> Vec<TokenRequest> {
-        let free = self.bounds.in_flight - self.in_flight;
         let mut requests = Vec::new();
         for id in std::mem::take(&mut self.wanting) {
             let Some(queue) = self.queues.get_mut(&id) else { continue };
-            match queue.wanted_tokens(id, free) {
+            let free = free_for(&self.bounds, self.in_flight, &self.in_flight_of, queue.tenant);
+            let most =
+                self.gates.get(&id).map_or(usize::MAX, |gate| gate.most(queue.in_flight)).min(queue.max_in_flight);
+            let slots = most.saturating_sub(queue.in_flight).min(free);
+            match queue.wanted_tokens(id, slots) {
                 Some(request) => requests.push(request),
                 None => {
                     queue.is_asking = false;
@@ -194,6 +272,47 @@ impl Queues {
             }
         }
         requests
+    }
+
+    /// What is to be told and asked of slots now.
+    pub(crate) fn wanted_slots(&mut self) -> Vec<SlotUse> {
+        let (queues, gates) = (&self.queues, &self.gates);
+        self.shares.wanted(|id| {
+            let Some(queue) = queues.get(&id) else { return Use::default() };
+            let most = match gates.get(&id) {
+                Some(Gate::Ramp { most }) => *most,
+                _ => u32::MAX,
+            };
+            let as_u32 = |number| u32::try_from(number).unwrap_or(u32::MAX);
+            let held = as_u32(queue.in_flight);
+            Use { held, waiting: as_u32(queue.jobs.len()), max: as_u32(queue.max_in_flight).min(most) }
+        })
+    }
+
+    /// What came of asking for slots. None: it could not be asked.
+    pub(crate) fn slots_granted(&mut self, told: &SlotUse, allowed: Option<u32>, asked_at: Duration, now: Duration) {
+        self.shares.granted(told, allowed, asked_at, now);
+        self.make_ready(told.destination_id);
+    }
+
+    /// Whether there are shares of slots to renew.
+    pub(crate) fn has_slots(&self) -> bool {
+        self.shares.has_any()
+    }
+
+    /// Begins to renew all shares of slots.
+    pub(crate) fn renew_slots(&mut self) {
+        self.shares.renew();
+    }
+
+    /// All shares, given back at the end.
+    pub(crate) fn give_slots_back(&mut self) -> Vec<SlotUse> {
+        self.shares.give_back()
+    }
+
+    /// How many dispatchers live.
+    pub(crate) const fn set_alive(&mut self, alive: u32) {
+        self.shares.set_alive(alive);
     }
 
     /// What came of asking for tokens. None: it could not be asked; later.
@@ -211,24 +330,58 @@ impl Queues {
     }
 
     /// A request ended.
-    pub(crate) fn ended(&mut self, id: DestinationId, slow_for: Option<Duration>, now: Duration) {
+    pub(crate) fn ended(&mut self, id: DestinationId, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.in_flight = queue.in_flight.saturating_sub(1);
-            if let Some(pause) = slow_for {
-                queue.slow_until = queue.slow_until.max(now + pause.min(MAX_RETRY_AFTER));
+            queue.pace.tick(1, now);
+            queue.moved_at = now;
+            queue.is_held = false;
+            if let Some(of_tenant) = self.in_flight_of.get_mut(&queue.tenant) {
+                *of_tenant -= 1;
+                if *of_tenant == 0 {
+                    self.in_flight_of.remove(&queue.tenant);
+                }
             }
             self.make_ready(id);
         }
         self.forget_if_idle(id, now);
-        // The first that still has something to send: queues leave this line only here, also those that were emptied or
-        // forgotten meanwhile.
-        while let Some(crowded) = self.crowded.pop_front() {
-            let Some(queue) = self.queues.get_mut(&crowded) else { continue };
-            if std::mem::take(&mut queue.is_crowded) && !queue.jobs.is_empty() {
-                self.make_ready(crowded);
-                break;
+        self.uncrowd();
+    }
+
+    /// A destination asked to be left alone. What waits for it goes to the store, where that is for long. Says whether
+    /// that was news.
+    pub(crate) fn slow_down(&mut self, id: DestinationId, pause: Duration, now: Duration) -> (bool, Vec<Parked>) {
+        let mut parked = Vec::new();
+        let Some(queue) = self.queues.get_mut(&id) else { return (false, parked) };
+        let until = now + pause.min(MAX_RETRY_AFTER);
+        let is_news = until > queue.slow_until.max(now) + SLOW;
+        queue.slow_until = queue.slow_until.max(until);
+        if until > now + self.bounds.wait {
+            self.park_all(id, now, &mut parked);
+        }
+        (is_news, parked)
+    }
+
+    /// Lets the next one go that waits for room and now has it.
+    fn uncrowd(&mut self) {
+        // Queues leave this line only here, also those that were emptied or forgotten meanwhile. A few whose tenant has
+        // room may be too large themselves.
+        for _ in 0..8 {
+            let free = |tenant| free_for(&self.bounds, self.in_flight, &self.in_flight_of, tenant);
+            let Some(id) = self.crowded.pop_of(|tenant| free(tenant) > 0) else { return };
+            let Some(queue) = self.queues.get_mut(&id) else { continue };
+            if queue.jobs.is_empty() {
+                queue.is_crowded = false;
+                continue;
             }
+            let tenant = queue.tenant;
+            if queue.in_flight < free(tenant) {
+                queue.is_crowded = false;
+                self.make_ready(id);
+                return;
+            }
+            self.crowded.push(tenant, id);
         }
     }
 
@@ -247,17 +400,18 @@ impl Queues {
             self.timers.pop_first();
             let Some(queue) = self.queues.get_mut(&id) else { continue };
             queue.timer = None;
+            let is_ours = keep || !(queue.is_slow(now) || self.gates.get(&id).is_some_and(|gate| gate.holds()));
             if keep {
                 for job in &mut queue.jobs {
                     job.since = now;
                 }
-            } else {
+            } else if !is_ours {
                 self.park_older(id, self.bounds.wait, now, &mut parked);
             }
             let Some(queue) = self.queues.get_mut(&id) else { continue };
             if let Some(first) = queue.jobs.front() {
-                let too_late =
-                    (first.since + self.bounds.wait).max(now + Duration::from_millis(if keep { 250 } else { 1 }));
+                let soonest = if is_ours { LOOK_AGAIN } else { Duration::from_millis(1) };
+                let too_late = (first.since + self.bounds.wait).max(now + soonest);
                 let open_at = queue.open_at();
                 self.arm(id, if open_at > now { too_late.min(open_at) } else { too_late });
                 self.make_ready(id);
@@ -267,10 +421,14 @@ impl Queues {
         parked
     }
 
-    /// Makes room when it is short: slow destinations give back what waits.
+    /// Makes room when it is short: slow destinations, and those that crowd out others, give back what waits.
     pub(crate) fn shed(&mut self, now: Duration) -> Vec<Parked> {
         let mut parked = Vec::new();
-        let slow: Vec<_> = self.queues.iter().filter(|(_, queue)| !queue.is_quick(now)).map(|(id, _)| *id).collect();
+        let gives = |(id, queue): &(&DestinationId, &Queue)| {
+            let is_slow = queue.is_slow(now) || queue.is_crowded || self.gates.get(id).is_some_and(|gate| gate.holds());
+            is_slow && queue.is_late(now)
+        };
+        let slow: Vec<_> = self.queues.iter().filter(gives).map(|(id, _)| *id).collect();
         for id in slow {
             self.park_older(id, SLOW, now, &mut parked);
             self.forget_if_idle(id, now);
@@ -283,10 +441,24 @@ impl Queues {
         let Some(queue) = self.queues.get_mut(&id) else { return Vec::new() };
         let jobs: Vec<_> = std::mem::take(&mut queue.jobs).into();
         for job in &jobs {
-            self.left(job);
+            self.left(job, now);
         }
         self.forget_if_idle(id, now);
         jobs
+    }
+
+    /// Gives back what waits for a circuit, but for the first `keep`.
+    pub(crate) fn park_beyond(&mut self, id: DestinationId, keep: usize, now: Duration) -> Vec<Parked> {
+        let mut parked = Vec::new();
+        let Some(queue) = self.queues.get_mut(&id) else { return parked };
+        let gate = self.gates.get(&id).copied();
+        let jobs = queue.jobs.split_off(queue.jobs.len().min(keep));
+        parked.extend(jobs.into_iter().map(|job| queue.park(job, self.bounds.park, gate, now)));
+        for parked in &parked {
+            self.left(&parked.job, now);
+        }
+        self.forget_if_idle(id, now);
+        parked
     }
 
     /// Takes all jobs that came from these partitions.
@@ -294,14 +466,15 @@ impl Queues {
         let mut taken = Vec::new();
         for id in self.queues.keys().copied().collect::<Vec<_>>() {
             let Some(queue) = self.queues.get_mut(&id) else { continue };
-            let (gone, kept): (VecDeque<_>, _) =
-                std::mem::take(&mut queue.jobs).into_iter().partition(|job| partitions.contains(&job.place.partition));
+            let (gone, kept): (VecDeque<_>, _) = std::mem::take(&mut queue.jobs)
+                .into_iter()
+                .partition(|job| job.place.is_some_and(|place| partitions.contains(&place.partition)));
             queue.jobs = kept;
             taken.extend(gone);
             self.forget_if_idle(id, now);
         }
         for job in &taken {
-            self.left(job);
+            self.left(job, now);
         }
         taken
     }
@@ -313,14 +486,19 @@ impl Queues {
     }
 
     fn park_older(&mut self, id: DestinationId, wait: Duration, now: Duration, parked: &mut Vec<Parked>) {
+        let gate = self.gates.get(&id).copied();
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let before = parked.len();
         while let Some(job) = queue.jobs.pop_front_if(|job| now.saturating_sub(job.since) >= wait) {
-            parked.push(queue.park(job, self.bounds.park, now));
+            parked.push(queue.park(job, self.bounds.park, gate, now));
         }
         for parked in &parked[before..] {
-            self.left(&parked.job);
+            self.left(&parked.job, now);
         }
+    }
+
+    fn park_all(&mut self, id: DestinationId, now: Duration, parked: &mut Vec<Parked>) {
+        self.park_older(id, Duration::ZERO, now, parked);
     }
 
     /// Lets a queue wait for room among all.
@@ -328,13 +506,14 @@ impl Queues {
         if let Some(queue) = self.queues.get_mut(&id)
             && !std::mem::replace(&mut queue.is_crowded, true)
         {
-            self.crowded.push_back(id);
+            self.crowded.push(queue.tenant, id);
         }
     }
 
-    fn left(&mut self, job: &Job) {
+    fn left(&mut self, job: &Job, now: Duration) {
         self.queued = self.queued.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(job.bytes());
+        self.pace.tick(1, now);
     }
 
     fn make_ready(&mut self, id: DestinationId) {
@@ -343,7 +522,7 @@ impl Queues {
             && !queue.jobs.is_empty()
         {
             queue.is_ready = true;
-            self.ready.push_back(id);
+            self.ready.push(queue.tenant, id);
         }
     }
 
@@ -372,4 +551,11 @@ impl Queues {
             self.queues.remove(&id);
         }
     }
+}
+
+/// How many more requests a tenant may have out.
+fn free_for(bounds: &Bounds, in_flight: usize, in_flight_of: &BTreeMap<TenantId, usize>, tenant: TenantId) -> usize {
+    let of_tenant = in_flight_of.get(&tenant).copied().unwrap_or(0);
+    let room = bounds.in_flight.saturating_sub(in_flight) + of_tenant;
+    (room - room / KEPT_FOR_OTHERS).saturating_sub(of_tenant)
 }

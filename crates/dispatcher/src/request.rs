@@ -1,15 +1,25 @@
-//! The task of one request: payload, exchange, verdict, outcome.
+//! The task of one request: payload, claim, exchange, verdict, outcome.
 //!
 //! A request that is still out after a second, or whose partition goes to somebody else, is detached: the store notes
 //! the attempt and when it must have ended, the offset is released, the request goes on. If the process dies before the
 //! outcome is written, the store brings the delivery back, and the attempt is recorded as interrupted.
+//!
+//! At most once, that is noted before the first byte leaves, as a claim that nobody else can make.
+//!
+//! In a lane, a request begins only while the delivery's lease lasts, and is given up where the lease ends before it is
+//! detached: so it is never out while somebody else may begin it.
+
+mod exchange;
+mod prepare;
+mod tell;
 
 use std::{sync::Arc, time::Duration};
 
 use signalpost_core::{
-    Clock, DeadReason, Destination, DestinationState, Entropy, WaitReason,
+    AttemptOutcome, Clock, DeadReason, Destination, Entropy, Guarantee, WaitReason,
     classify::{Answer, Verdict, judge},
 };
+use signalpost_limits::Limits;
 use signalpost_runtime::Rejected;
 use signalpost_sender::{Exchange, Outgoing};
 use signalpost_store::{
@@ -17,15 +27,15 @@ use signalpost_store::{
     dispatch::{Attempt, DeliveryWrite, Next, Written},
 };
 use signalpost_telemetry::names;
-use tokio::{sync::mpsc::UnboundedSender, time::sleep};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use self::{exchange::Exchanged, prepare::Prepared};
 use crate::{
     Exchanger, Settings,
     backoff::Backoff,
-    job::{Hold, Job, Signal},
-    observer::AttemptReport,
+    job::{Ending, Health, Hold, Job, Signal},
     payloads::Payloads,
     writer::Writer,
 };
@@ -33,9 +43,13 @@ use crate::{
 /// How long a delivery rests whose outcome the store refuses: a bug, which is to be seen and not to be repeated at once.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
+/// How long after a request was given up that may still be written.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
 /// What every task works with.
 pub(crate) struct Context {
     pub store: Arc<dyn DispatchStore>,
+    pub limits: Arc<dyn Limits>,
     pub exchanger: Arc<dyn Exchanger>,
     pub clock: Arc<dyn Clock>,
     pub entropy: Arc<dyn Entropy>,
@@ -55,6 +69,16 @@ pub(crate) struct Start {
     pub changes: u64,
     /// Told when the request must be detached at once.
     pub detach: CancellationToken,
+    /// When it took its token, where there is a rate limit; by the process's clock.
+    pub at: Duration,
+}
+
+/// What became of a job.
+enum Done {
+    /// What came of it is written.
+    Settled,
+    /// Nothing is, and nothing is to be: the store brings it back.
+    Dropped,
 }
 
 /// Makes one request and sees to it that what came of it is written. Where that breaks off, dropping the hold on the job
@@ -69,29 +93,37 @@ pub(crate) async fn run(context: Arc<Context>, start: Start) {
         attempt = message.attempt,
     );
     let mut hold = Hold::new(start.job.clone(), context.signals.clone());
-    if attempt(&context, start, &mut hold).instrument(span).await.is_ok() {
-        hold.settled();
+    match attempt(&context, start, &mut hold).instrument(span).await {
+        Ok(Done::Settled) => hold.settled(),
+        Ok(Done::Dropped) => hold.dropped(),
+        Err(Rejected::Full | Rejected::Stopped) => {}
     }
 }
 
-async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<(), Rejected> {
-    let Start { job, destination, changes, detach } = start;
+async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Done, Rejected> {
+    let (job, detach) = (start.job.clone(), start.detach.clone());
     let target = job.target();
     let Some(event) = context.payloads.event(&job.message).await? else {
         // Retention dropped the event: it is far too old to be sent.
         tracing::warn!(delivery.id = %target.delivery_id, event.id = %target.event_id, "the event is gone");
-        hold.ended(None);
+        hold.ended(Ending::NOTHING);
         context.writer.write(DeliveryWrite::End { target, dead: Some(DeadReason::Expired) }).await?;
-        return Ok(());
+        return Ok(Done::Settled);
     };
-    // A change holds for every request that starts after its answer, so also for one that waited for its payload.
-    let is_current = *context.changes.borrow() == changes;
-    let destination = if is_current { destination } else { reload(context, &destination).await };
-    if destination.state != DestinationState::Active {
-        hold.ended(None);
-        context.writer.write(job.turn_away(destination.state)).await?;
-        return Ok(());
-    }
+    let destination = match prepare::prepare(context, start, hold).await? {
+        Prepared::Ready(destination) => destination,
+        Prepared::Instead(write) => {
+            hold.ended(Ending::NOTHING);
+            context.writer.write_until(write, job.write_until()).await?;
+            return Ok(Done::Settled);
+        }
+        Prepared::Dropped(reason) => {
+            metrics::counter!(names::SUSPECTS_DROPPED, "reason" => reason).increment(1);
+            tracing::debug!(delivery.id = %target.delivery_id, reason, "not sent");
+            return Ok(Done::Dropped);
+        }
+    };
+    let is_once = job.message.guarantee == Guarantee::AtMostOnce;
     let started_at = context.clock.now();
     let number = job.message.attempt;
     let outgoing = Outgoing {
@@ -101,8 +133,19 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<(),
         attempt: number,
         at: started_at,
     };
-    let exchange = exchange(context, &job, &outgoing, &detach).await?;
-    hold.ended(slow_for(exchange.answer));
+    let exchange = match exchange::exchange(context, &job, &outgoing, &detach).await? {
+        Exchanged::Ended(exchange) => exchange,
+        Exchanged::GivenUp(duration) => {
+            hold.ended(Ending::NOTHING);
+            let attempt = given_up(number, started_at, duration);
+            let next = Next::Retry { after: Duration::ZERO };
+            // Not later: then it is somebody else's, and this attempt one of those that nobody saw the end of.
+            let until = job.give_up_at().map(|at| at + LAST_WORDS);
+            context.writer.write_until(DeliveryWrite::Attempt { target, attempt, next }, until).await?;
+            return Ok(Done::Settled);
+        }
+    };
+    hold.ended(Ending { health: health(&exchange), slow_for: slow_for(exchange.answer) });
 
     let age = context.clock.now().since(job.message.born_at());
     let max_age = context.settings.max_age;
@@ -123,59 +166,39 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<(),
         error: exchange.error.clone(),
     };
     let written = context.writer.write(DeliveryWrite::Attempt { target, attempt, next }).await?;
-    if written.is_none() {
+    if written.is_none() && !is_once {
         // Nobody else might bring it back: on a bus in memory, what is queued and done is looked for only at a start.
-        context.writer.write(job.park(WaitReason::Turn, AFTER_REFUSAL, false)).await?;
+        let park = job.park(WaitReason::Turn, AFTER_REFUSAL, false);
+        context.writer.write_until(park, job.write_until()).await?;
     }
-    tell(context, &job, &destination, &exchange, verdict, written);
+    tell::tell(context, &job, &destination, &exchange, verdict, written);
     if let Verdict::Dead { disable_destination: true, .. } = verdict {
         disable(context, &destination).await;
     }
-    Ok(())
+    Ok(Done::Settled)
 }
 
-/// The destination as it is now: something has changed since its job was started. One that is gone is as one deleted.
-async fn reload(context: &Context, known: &Destination) -> Arc<Destination> {
-    let mut backoff = Backoff::new();
-    loop {
-        match context.store.destinations(&[known.id]).await {
-            Ok(mut found) => {
-                let gone = || Destination { state: DestinationState::Deleted, ..known.clone() };
-                return Arc::new(found.pop().unwrap_or_else(gone));
-            }
-            Err(error) => tracing::warn!(error = %error, "a destination was not loaded; trying again"),
-        }
-        backoff.wait().await;
+/// An attempt whose end nobody waited for.
+fn given_up(number: u32, started_at: signalpost_core::Timestamp, duration: Duration) -> Attempt {
+    Attempt {
+        number,
+        started_at,
+        duration,
+        outcome: AttemptOutcome::Interrupted,
+        status_code: None,
+        response_excerpt: Default::default(),
+        error: Some("this request was given up: its place in the order could not be kept any longer".to_owned()),
     }
 }
 
-/// The exchange, and beside it the detaching where it takes long.
-async fn exchange(
-    context: &Context,
-    job: &Job,
-    outgoing: &Outgoing<'_>,
-    detach: &CancellationToken,
-) -> Result<Exchange, Rejected> {
-    let mut exchange = context.exchanger.exchange(outgoing);
-    let wait = context.settings.detach_after;
-    tokio::select! {
-        biased;
-        exchange = &mut exchange => return Ok(exchange),
-        () = sleep(wait) => {}
-        () = detach.cancelled() => {}
+/// What an answer tells of the destination: that it works is told by every answer but 5xx, and by 429 neither.
+fn health(exchange: &Exchange) -> Health {
+    match exchange.answer {
+        Answer::Status { code: 429, .. } | Answer::EgressDenied => Health::Nothing,
+        Answer::Status { code: 200..=499, .. } => Health::Success,
+        Answer::Status { code, .. } => Health::Failure(code.to_string()),
+        Answer::Unreachable => Health::Failure(exchange.error.clone().unwrap_or_else(|| "no answer".to_owned())),
     }
-    // From now: at most the whole time-out is left, and whoever is late by less than the grace is still believed.
-    let deadline = outgoing.destination.spec.timeout() + context.settings.detach_grace;
-    let detaching = async {
-        let target = job.target();
-        context.writer.write(DeliveryWrite::Detach { target, attempt: outgoing.attempt, deadline }).await?;
-        metrics::counter!(names::DETACHED).increment(1);
-        let _gone = context.signals.send(Signal::Detached(job.place));
-        Ok(())
-    };
-    // The outcome must not be written before the detaching is: so both are waited for.
-    let (exchange, detached) = futures::future::join(exchange, detaching).await;
-    detached.map(|()| exchange)
 }
 
 /// How long the destination asked to be left alone.
@@ -183,67 +206,6 @@ const fn slow_for(answer: Answer) -> Option<Duration> {
     match answer {
         Answer::Status { code: 429 | 503, retry_after } => retry_after,
         _ => None,
-    }
-}
-
-/// Metrics, log, observer.
-fn tell(
-    context: &Context,
-    job: &Job,
-    destination: &Destination,
-    exchange: &Exchange,
-    verdict: Verdict,
-    written: Option<Written>,
-) {
-    let message = &job.message;
-    metrics::counter!(names::ATTEMPTS, "outcome" => verdict.outcome().as_str()).increment(1);
-    metrics::histogram!(names::ATTEMPT_SECONDS).record(exchange.duration.as_secs_f64());
-    if written != Some(Written::Done) {
-        tracing::info!(delivery.id = %message.delivery_id, attempt = message.attempt, "outcome superseded");
-        return;
-    }
-    let next_in = match verdict {
-        Verdict::Delivered => {
-            metrics::counter!(names::DELIVERED).increment(1);
-            let age = context.clock.now().since(message.event.created_at());
-            metrics::histogram!(names::DELIVERY_SECONDS).record(age.as_secs_f64());
-            None
-        }
-        Verdict::Retry { after } => {
-            metrics::counter!(names::RETRIED).increment(1);
-            Some(after)
-        }
-        Verdict::Dead { reason, .. } => {
-            metrics::counter!(names::DEAD, "reason" => reason.as_str()).increment(1);
-            None
-        }
-    };
-    tracing::debug!(
-        delivery.id = %message.delivery_id,
-        destination.id = %destination.id,
-        event.id = %message.event.id,
-        attempt = message.attempt,
-        outcome = verdict.outcome().as_str(),
-        status_code = exchange.status_code,
-        error = exchange.error.as_deref(),
-        duration_ms = exchange.duration.as_millis(),
-        next_in_ms = next_in.map(|next| next.as_millis()),
-        "attempt"
-    );
-    if let Some(observer) = &context.settings.observer {
-        observer.attempted(&AttemptReport {
-            event_type: message.event.event_type.clone(),
-            delivery_id: message.delivery_id,
-            destination_id: destination.id,
-            destination_name: destination.spec.name.clone(),
-            attempt: message.attempt,
-            max_attempts: destination.spec.retry.max_attempts(),
-            outcome: verdict.outcome(),
-            status_code: exchange.status_code,
-            error: exchange.error.clone(),
-            duration: exchange.duration,
-            next_in,
-        });
     }
 }
 
@@ -266,11 +228,12 @@ async fn disable(context: &Context, destination: &Destination) {
 pub(crate) async fn settle(context: Arc<Context>, writes: Vec<(Job, DeliveryWrite)>) {
     let settling = writes.into_iter().map(|(job, write)| {
         let context = &context;
+        let until = if let DeliveryWrite::Park { .. } = write { job.write_until() } else { None };
         let hold = Hold::without_slot(job, context.signals.clone());
         async move {
             let dead = if let DeliveryWrite::End { dead, .. } = &write { *dead } else { None };
             // Dropping the hold tells that it is not written.
-            let Ok(written) = context.writer.write(write).await else { return };
+            let Ok(written) = context.writer.write_until(write, until).await else { return };
             if let Some(reason) = dead.filter(|_| written == Some(Written::Done)) {
                 metrics::counter!(names::DEAD, "reason" => reason.as_str()).increment(1);
             }

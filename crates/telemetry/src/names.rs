@@ -61,6 +61,8 @@ metrics! {
     OUTCOME_BATCH_SIZE Histogram "" "signalpost_outcome_batch_size" [] "Outcomes written in one transaction.";
     OUTCOMES_UNWRITTEN Gauge "" "signalpost_outcomes_unwritten" [] "Outcomes waiting to be written.";
     UNREADABLE Counter "" "signalpost_messages_unreadable_total" [] "Bus messages that could not be decoded.";
+    CIRCUIT_TRANSITIONS Counter "" "signalpost_circuit_transitions_total" ["to"] "Circuits of destinations that this dispatcher saw change.";
+    CIRCUITS_OPEN Gauge "" "signalpost_circuits_open" [] "Circuits that this dispatcher knows not to be closed.";
     LIMITS_UNAVAILABLE Counter "" "signalpost_limits_unavailable_total" [] "Calls to the shared limits that failed; deliveries went on without.";
 
     RELAYED Counter "" "signalpost_outbox_relayed_total" [] "Outbox records taken over by the relay.";

@@ -44,12 +44,9 @@ impl Engine {
         for item in received {
             match item {
                 Delivered::Message { place, message, reread } => {
-                    let is_new = self.partitions.add(place);
-                    if is_new && self.claims.hold(&message, place) {
-                        batch.push(Incoming { job: Job { place, message, since: now }, reread });
-                    } else if is_new {
-                        metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "in_hand").increment(1);
-                        self.partitions.done(place);
+                    if self.partitions.add(place) {
+                        let incoming = Incoming { job: Job::new(Some(place), message, now), reread };
+                        batch.extend(self.take(incoming));
                     }
                 }
                 Delivered::Undecodable { place, delivery_id, error } => {
@@ -63,6 +60,22 @@ impl Engine {
         }
         self.begin_admission(batch);
         Ok(())
+    }
+
+    /// Takes a delivery in hand; not where it is in hand already. One that is only being looked at may turn out to be old:
+    /// then this one takes its place.
+    fn take(&mut self, incoming: Incoming) -> Option<Incoming> {
+        let id = incoming.job.message.delivery_id;
+        if self.claims.hold(&incoming.job) {
+            self.admitting.insert(id);
+            return Some(incoming);
+        }
+        let over = if self.admitting.contains(&id) { self.aside.insert(id, incoming) } else { Some(incoming) };
+        if let Some(place) = over.and_then(|over| over.job.place) {
+            metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "in_hand").increment(1);
+            self.partitions.done(place);
+        }
+        None
     }
 
     /// Keeps an undecodable message where a person finds it. Its delivery is found by the reconciler: to the store it is
@@ -80,6 +93,7 @@ impl Engine {
 
     fn revoked(&mut self, partitions: Vec<Partition>, now: Duration) {
         tracing::info!(partitions = ?partitions, "partitions revoked");
+        // What is aside is left to the next owner like the rest; what it waits behind is seen to where it is admitted.
         for job in self.queues.take_partitions(&partitions, now) {
             self.abandon(&job);
         }
@@ -88,11 +102,20 @@ impl Engine {
 
     /// Leaves a job to the next owner of its partition.
     pub(super) fn abandon(&mut self, job: &Job) {
-        self.partitions.abandon(job.place);
+        if let Some(place) = job.place {
+            self.partitions.abandon(place);
+        }
         self.claims.release(job);
     }
 
-    fn begin_admission(&mut self, batch: Vec<Incoming>) {
+    /// Looks at a batch, and at what waits to be looked at.
+    pub(super) fn begin_admission(&mut self, mut batch: Vec<Incoming>) {
+        if self.admission.is_some() {
+            return self.pending.append(&mut batch);
+        }
+        if !self.pending.is_empty() {
+            batch.splice(..0, self.pending.drain(..));
+        }
         if batch.is_empty() {
             return;
         }
@@ -108,6 +131,7 @@ impl Engine {
             store: Arc::clone(&self.context.store),
             limits: Arc::clone(&self.limits),
             owner: self.owner,
+            clock: Arc::clone(&self.clock),
             suspect_after: self.settings.suspect_after,
         };
         self.admission = Some(Box::pin(admission.admit(batch, lacking, self.clock.now())));
@@ -116,18 +140,25 @@ impl Engine {
     pub(super) fn admitted(&mut self, admitted: Admitted, now: Duration) {
         self.admission = None;
         let wanted: BTreeSet<_> = admitted.ready.iter().map(|job| job.message.destination_id).collect();
+        let aside = std::mem::take(&mut self.aside);
+        self.admitting.clear();
         for destination in admitted.loaded {
+            if let Some(gate) = self.circuits.loaded(&destination, self.settings.detach_grace, now) {
+                self.queues.set_gate(destination.id, Some(gate));
+            }
             self.cache.put(destination, |id| wanted.contains(&id) || self.queues.holds(id));
         }
         for id in &admitted.gone {
             self.cache.remove(*id);
         }
         for job in admitted.dropped {
-            self.partitions.done(job.place);
+            if let Some(place) = job.place {
+                self.partitions.done(place);
+            }
             self.claims.let_go(&job);
         }
         for job in admitted.claimed_by_others {
-            if self.partitions.is_ours(job.place) {
+            if self.is_ours(&job) {
                 metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "claimed").increment(1);
                 self.park(job, WaitReason::Turn, CLAIM_LEASE, false);
             } else {
@@ -135,16 +166,24 @@ impl Engine {
             }
         }
         for job in admitted.ready {
-            if self.partitions.is_ours(job.place) {
+            if self.is_ours(&job) {
                 self.enqueue(job, &admitted.gone, now);
             } else {
                 self.abandon(&job);
             }
         }
+        // What is still in hand stays; the others get their look.
+        let again: Vec<_> = aside.into_values().filter_map(|incoming| self.take(incoming)).collect();
+        self.pending.extend(again);
+    }
+
+    /// Whether the partition that it came from is still ours.
+    fn is_ours(&mut self, job: &Job) -> bool {
+        job.place.is_none_or(|place| self.partitions.is_ours(place))
     }
 
     /// `gone`: the destinations of the batch that the store does not know any more.
-    fn enqueue(&mut self, mut job: Job, gone: &[DestinationId], now: Duration) {
+    pub(super) fn enqueue(&mut self, mut job: Job, gone: &[DestinationId], now: Duration) {
         // What the store took to answer is not the destination's fault.
         job.since = now;
         let id = job.message.destination_id;
@@ -161,6 +200,9 @@ impl Engine {
         if self.clock.now().since(job.message.born_at()) > self.settings.max_age {
             let write = DeliveryWrite::End { target: job.target(), dead: Some(DeadReason::Expired) };
             return self.put_back(job, write);
+        }
+        if self.queues.gate(id).is_some() {
+            self.circuits.look(id, now);
         }
         let parked = self.queues.push(job, &destination.spec, now);
         self.park_all(parked.into_iter().collect());

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use signalpost_core::DestinationState;
 
 use super::{Engine, Refreshed};
-use crate::job::Job;
+use crate::{job::Job, queues::Gate};
 
 /// When to ask again after a failure.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -46,9 +46,17 @@ impl Engine {
         self.refresh_at = now + self.settings.poll;
         for destination in destinations {
             let id = destination.id;
+            self.circuits.changed(&destination, self.settings.detach_grace);
             let is_newer = self.cache.get(id).is_none_or(|known| known.version < destination.version);
             self.cache.put(destination, |id| self.queues.holds(id));
-            if !is_newer || !self.queues.holds(id) {
+            if !is_newer {
+                continue;
+            }
+            if let Some(Gate::Open { until }) = self.queues.gate(id) {
+                // The change let its stored queue go, but its circuit is as it was.
+                self.tellings.hold(id, until.saturating_sub(now), self.circuits.trial(id), now);
+            }
+            if !self.queues.holds(id) {
                 continue;
             }
             let Some(destination) = self.cache.get(id) else { continue };

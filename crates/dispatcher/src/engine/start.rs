@@ -1,23 +1,30 @@
 //! Starting: join the group, wire the tasks, serve, and end the way one is told to.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicU32},
+};
 
 use signalpost_bus::{BusError, Consumer};
 use signalpost_core::Timestamp;
-use signalpost_limits::{CLAIM_LEASE, Owner};
+use signalpost_limits::{CLAIM_LEASE, Owner, SLOT_LEASE};
 use signalpost_runtime::Shutdown;
 use tokio::{sync::mpsc::unbounded_channel, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Engine};
+use super::{Ended, Engine, shared::Shared};
 use crate::{
     DispatcherError, Parts, Settings,
     backoff::Backoff,
     cache::Cache,
+    circuits::Circuits,
     claims::Claims,
+    heartbeat,
     partitions::Partitions,
     payloads::Payloads,
     queues::{Bounds, Queues},
     request::Context,
+    tellings::Tellings,
     writer::Writer,
 };
 
@@ -30,12 +37,17 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
     let Some((consumer, since)) = begin(&parts, &shutdown).await? else { return Ok(()) };
     let (signal, signals) = unbounded_channel();
     let (writer, mut writer_task) =
-        Writer::start(Arc::clone(&parts.store), Arc::clone(&parts.clock), settings.write_batch);
+        Writer::start(Arc::clone(&parts.store), Arc::clone(&parts.clock), signal.clone(), settings.write_batch);
     let (payloads, payloads_task) = Payloads::start(Arc::clone(&parts.store));
     let mut owner = [0; 8];
     parts.entropy.fill(&mut owner);
+    let owner = Owner::from_le_bytes(owner);
+    let alive = Arc::new(AtomicU32::new(1));
+    let heart =
+        tokio::spawn(heartbeat::beat(Arc::clone(&parts.store), Arc::clone(&parts.limits), owner, Arc::clone(&alive)));
     let context = Arc::new(Context {
         store: parts.store,
+        limits: Arc::clone(&parts.limits),
         exchanger: parts.exchanger,
         clock: Arc::clone(&parts.clock),
         entropy: parts.entropy,
@@ -62,14 +74,22 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         consumer,
         signals,
         tasks: JoinSet::new(),
-        owner: Owner::from_le_bytes(owner),
+        owner,
         partitions: Partitions::default(),
         queues: Queues::new(bounds),
         cache: Cache::new(settings.cached_destinations),
         claims: Claims::default(),
+        circuits: Circuits::default(),
+        tellings: Tellings::new(),
+        admitting: BTreeSet::new(),
+        aside: BTreeMap::new(),
+        pending: Vec::new(),
+        leaving: CancellationToken::new(),
+        alive,
         writes: Vec::new(),
         admission: None,
-        tokens: None,
+        shared: Shared::default(),
+        telling: None,
         refresh: None,
         gated: false,
         since,
@@ -78,6 +98,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         refresh_at: now + settings.poll,
         shed_at: now,
         renew_at: now + CLAIM_LEASE / 3,
+        renew_slots_at: now + SLOT_LEASE / 3,
         receive_at: now,
         receive_backoff: Backoff::new(),
         wake: Box::pin(tokio::time::sleep(settings.poll)),
@@ -86,7 +107,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
     };
     let result = engine.serve(&shutdown, &mut writer_task).await;
     let result = match result {
-        Ok(Ended::Drained) => engine.drain(&shutdown, writer_task).await,
+        Ok(Ended::Drained) => engine.drain(&shutdown, writer_task, &heart).await,
         Ok(Ended::Stopped) => {
             engine.tasks.abort_all();
             writer_task.abort();
@@ -97,6 +118,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
             Err(error)
         }
     };
+    heart.abort();
     payloads_task.abort();
     result
 }

@@ -2,15 +2,21 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use signalpost_core::{DestinationId, DestinationSpec, WaitReason, destination::RateLimit};
+use signalpost_core::{DestinationId, DestinationSpec, TenantId, WaitReason, destination::RateLimit};
 use signalpost_limits::TokenRequest;
 
-use super::{MOST_OF_ONE, Parked, SLOW, TOKEN_LIFE};
+use super::{Gate, MOST_OF_ONE, Parked, SLOW, TOKEN_LIFE, pace::Pace};
 use crate::job::Job;
 
+/// What waits behind requests of which none ends: as many may.
+const MOST_BEHIND_STUCK: usize = 64;
+/// A queue that needs longer at its present pace is slow.
+const LONG: Duration = Duration::from_secs(4);
+
 /// What waits for one destination, and what it may do now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
+    pub tenant: TenantId,
     /// First in, first out.
     pub jobs: VecDeque<Job>,
     /// Requests that are out.
@@ -27,33 +33,74 @@ pub(super) struct Queue {
     pub is_asking: bool,
     /// The destination wants to be left alone until then.
     pub slow_until: Duration,
-    /// Stands in `ready`.
+    /// How fast requests end.
+    pub pace: Pace,
+    /// When a request ended, or the first one began.
+    pub moved_at: Duration,
+    /// Found to have as many requests out as it may, at the last look.
+    pub is_held: bool,
+    /// Stands in line.
     pub is_ready: bool,
-    /// Stands in `crowded`.
+    /// Waits for room among all.
     pub is_crowded: bool,
     /// Its entry in `timers`.
     pub timer: Option<Duration>,
 }
 
 impl Queue {
+    pub(super) fn new(tenant: TenantId) -> Self {
+        Self {
+            tenant,
+            jobs: VecDeque::new(),
+            in_flight: 0,
+            max_in_flight: 0,
+            rate: None,
+            tokens: 0,
+            tokens_until: Duration::ZERO,
+            tokens_at: Duration::ZERO,
+            is_asking: false,
+            slow_until: Duration::ZERO,
+            pace: Pace::default(),
+            moved_at: Duration::ZERO,
+            is_held: false,
+            is_ready: false,
+            is_crowded: false,
+            timer: None,
+        }
+    }
+
     pub(super) fn configure(&mut self, spec: &DestinationSpec) {
         self.max_in_flight = usize::try_from(spec.max_in_flight.get()).unwrap_or(usize::MAX);
         self.rate = spec.rate_limit;
     }
 
-    /// How many jobs may wait whatever its pace: with a rate, what that lets through before they are too old.
-    pub(super) fn most(&self, wait: Duration) -> usize {
-        self.rate.map_or(MOST_OF_ONE, |rate| {
+    /// How many jobs may wait: with a rate, what that lets through before they are too old; behind a destination that hangs,
+    /// a few; else plenty.
+    pub(super) fn most(&self, wait: Duration, now: Duration) -> usize {
+        if let Some(rate) = self.rate {
             let most = rate.per_second * wait.as_secs_f64() + rate.burst();
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
-            let most = most.ceil().clamp(1.0, 4.0 * MOST_OF_ONE as f64) as usize;
-            most
-        })
+            return most.ceil().clamp(1.0, 4.0 * MOST_OF_ONE as f64) as usize;
+        }
+        if self.is_stuck(now) { MOST_BEHIND_STUCK } else { MOST_OF_ONE }
     }
 
-    /// Whether what comes in now will soon be gone: the first job tells how long it takes.
-    pub(super) fn is_quick(&self, now: Duration) -> bool {
-        self.rate.is_none() && self.jobs.front().is_none_or(|first| now.saturating_sub(first.since) < SLOW)
+    /// Whether all its slots are taken by requests that do not end.
+    pub(super) fn is_stuck(&self, now: Duration) -> bool {
+        self.in_flight > 0 && self.is_held && now.saturating_sub(self.moved_at) >= SLOW
+    }
+
+    /// Whether it is the destination that holds up what waits here, and not we: its rate, its wish, its slots.
+    pub(super) fn is_slow(&self, now: Duration) -> bool {
+        self.rate.is_some()
+            || self.slow_until > now
+            || self.is_stuck(now)
+            || self.pace.time_for(self.jobs.len(), now).is_none_or(|time| time > LONG)
+    }
+
+    /// Whether what waits here has waited for long.
+    pub(super) fn is_late(&self, now: Duration) -> bool {
+        self.jobs.front().is_some_and(|first| now.saturating_sub(first.since) >= SLOW)
     }
 
     /// When the next request may start, as far as tokens and the destination's wish go.
@@ -77,13 +124,15 @@ impl Queue {
         let limit = self.rate?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is at most 100,000")]
         let block = (limit.per_second * TOKEN_LIFE.as_secs_f64()).ceil().max(1.0) as u32;
-        let slots = self.max_in_flight.saturating_sub(self.in_flight);
-        let wanted = u32::try_from(self.jobs.len().min(slots).min(free)).unwrap_or(u32::MAX).min(block);
+        let wanted = u32::try_from(self.jobs.len().min(free)).unwrap_or(u32::MAX).min(block);
         (wanted > 0).then_some(TokenRequest { destination_id, limit, wanted })
     }
 
     /// Says what a job of this queue waits for, and for how long it goes away.
-    pub(super) fn park(&self, job: Job, park: Duration, now: Duration) -> Parked {
+    pub(super) fn park(&self, job: Job, park: Duration, gate: Option<Gate>, now: Duration) -> Parked {
+        if let Some(gate) = gate.filter(|gate| gate.holds()) {
+            return Parked { job, reason: WaitReason::Circuit, after: park.max(gate.shut_for(now)) };
+        }
         let asked = self.slow_until.saturating_sub(now);
         let has_slot = self.in_flight < self.max_in_flight;
         let limited = !asked.is_zero() || (self.rate.is_some() && has_slot);

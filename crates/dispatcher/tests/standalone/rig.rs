@@ -6,9 +6,10 @@ use bytes::Bytes;
 use signalpost_bus::{Bus as _, Message, Origin, Payload};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
-    AttemptOutcome, Clock as _, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Event,
-    EventId, EventMeta, OutboxId, TenantId, WaitReason,
-    destination::{BodyFormat, Method, Secret, default_max_in_flight},
+    AttemptOutcome, CircuitPolicy, CircuitRecord, Clock as _, DeadReason, DeliveryId, Destination, DestinationId,
+    DestinationSpec, DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason,
+    destination::{BodyFormat, DisableAfter, Method, Secret, default_max_in_flight},
+    ordering::{LaneKeys, Ordering},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
 };
@@ -92,6 +93,10 @@ impl Rig {
             rate_limit: None,
             max_in_flight: default_max_in_flight(),
             retry: RetryPolicy::default(),
+            circuit: CircuitPolicy::default(),
+            guarantee: Guarantee::AtLeastOnce,
+            ordering: Ordering::default(),
+            disable_after: DisableAfter::default(),
             metadata: BTreeMap::new(),
         };
         set(&mut spec);
@@ -103,6 +108,7 @@ impl Rig {
             secret: Secret::new(SECRET),
             state: DestinationState::Active,
             disabled_reason: None,
+            circuit: CircuitRecord::default(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -144,10 +150,21 @@ impl Rig {
 
     /// Accepts events for a destination, as the API does: one group, then the bus.
     pub(crate) async fn accept(&self, destination: DestinationId, count: usize) -> Vec<DeliveryId> {
+        self.accept_in_lanes(destination, count, 1).await
+    }
+
+    /// As above; the events have so many ordering keys in turn.
+    pub(crate) async fn accept_in_lanes(
+        &self,
+        destination: DestinationId,
+        count: usize,
+        keys: usize,
+    ) -> Vec<DeliveryId> {
         let routes = self.store.routes(TENANT).await.unwrap();
         let version = routes.routes.iter().find(|route| route.destination_id == destination).unwrap();
         let mut events = Vec::new();
         let mut messages = Vec::new();
+        let mut ids = Vec::new();
         for number in 0..count {
             let now = self.clock.now();
             let event = Arc::new(Event {
@@ -156,17 +173,30 @@ impl Rig {
                 event_type: "order.created".into(),
                 uid: None,
                 source: None,
-                meta: EventMeta::default(),
+                meta: EventMeta { ordering_key: Some(format!("{}", number % keys)), ..EventMeta::default() },
                 data: Bytes::from(format!("{{\"number\":{number}}}")),
             });
+            let lane = LaneKeys::new(&event).lane(&version.ordering);
+            let guarantee = version.guarantee;
             let id = DeliveryId::new(event.created_at(), &SystemEntropy);
             events.push(NewEvent {
                 event: Arc::clone(&event),
-                deliveries: vec![NewDelivery { id, destination_id: destination, start: Start::Queued }],
+                deliveries: vec![NewDelivery {
+                    id,
+                    destination_id: destination,
+                    start: Start::Queued,
+                    lane,
+                    guarantee,
+                }],
                 fan_out: Vec::new(),
                 uid: None,
                 answer: Bytes::new(),
             });
+            ids.push(id);
+            if lane.is_some() {
+                // The feed brings it.
+                continue;
+            }
             messages.push(Arc::new(Message {
                 delivery_id: id,
                 tenant_id: TENANT,
@@ -176,6 +206,9 @@ impl Rig {
                 origin: Origin::Fresh,
                 event,
                 payload: Payload::Inline,
+                lane,
+                guarantee,
+                born_at: None,
             }));
         }
         let outbox_id = OutboxId::new(self.clock.now(), &SystemEntropy);
@@ -183,7 +216,6 @@ impl Rig {
         let outcome =
             self.store.ingest(&IngestGroup { units: vec![unit], outbox_id, published: Vec::new() }).await.unwrap();
         assert!(matches!(outcome[..], [UnitOutcome::Committed(_)]), "{outcome:?}");
-        let ids = messages.iter().map(|message| message.delivery_id).collect();
         self.bus.publish(messages).await.unwrap();
         // The bus has acknowledged: the record goes, so that no relay repeats it.
         let none = IngestGroup {
@@ -241,7 +273,7 @@ async fn feed(store: SqliteStore, bus: LocalBus) {
         let due = store.take_due(budget).await.unwrap();
         let (lost, due): (Vec<_>, Vec<_>) =
             due.deliveries.into_iter().partition(|due| due.reason == WaitReason::InFlight);
-        store.write(&lost.iter().map(interrupted).collect::<Vec<_>>()).await.unwrap();
+        store.write(&lost.iter().map(interrupted).collect::<Vec<_>>(), false).await.unwrap();
         bus.publish(due.into_iter().map(|due| Arc::new(fed(due))).collect()).await.unwrap();
         sleep(Duration::from_millis(5)).await;
     }
@@ -264,7 +296,10 @@ fn interrupted(due: &DueDelivery) -> DeliveryWrite {
             response_excerpt: Bytes::new(),
             error: None,
         },
-        next: Next::Retry { after: Duration::ZERO },
+        next: match due.guarantee {
+            Guarantee::AtLeastOnce => Next::Retry { after: Duration::ZERO },
+            Guarantee::AtMostOnce => Next::Dead { reason: DeadReason::UnknownOutcome },
+        },
     }
 }
 
@@ -278,5 +313,8 @@ fn fed(due: DueDelivery) -> Message {
         origin: Origin::Feed { leased_until: due.leased_until },
         payload: if due.whole { Payload::Inline } else { Payload::ByReference },
         event: due.event,
+        lane: due.lane,
+        guarantee: due.guarantee,
+        born_at: due.born_at,
     }
 }
