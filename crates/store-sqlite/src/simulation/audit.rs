@@ -89,7 +89,8 @@ const RULES: &[(Rule, &str)] = &[
     (
         Rule::Tables,
         "SELECT 'queue ' || hex(q.destination_id) || ' says ' || q.depth || ' and none waits' FROM queues q
-     WHERE NOT EXISTS (SELECT 1 FROM waiting w WHERE w.destination_id = q.destination_id)",
+     WHERE (q.depth <> 0 OR q.trial IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM waiting w WHERE w.destination_id = q.destination_id)",
     ),
     // A queue that was served rests for a second where it is limited.
     (
