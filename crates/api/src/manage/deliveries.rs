@@ -1,13 +1,13 @@
 //! `/v1/deliveries`: list, read, retry, cancel.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::{
     extract::{Path, State},
     response::{IntoResponse as _, Response},
 };
 use http::StatusCode;
-use signalpost_core::{DeliveryId, DeliveryState, DestinationId, DestinationState, TenantId};
+use signalpost_core::{DeliveryId, DeliveryState, DestinationId, TenantId};
 use signalpost_limits::{Claim, Claimed, Owner};
 use signalpost_store::{
     manage::{Cancelled, Retried},
@@ -19,7 +19,10 @@ use super::{
     filters::{self, Range},
     named::Named as _,
     post,
-    views::{attempt::AttemptBody, delivery::DeliveryBody},
+    views::{
+        attempt::AttemptBody,
+        delivery::{DeliveryBody, Held},
+    },
 };
 use crate::{
     auth::Tenant,
@@ -68,26 +71,27 @@ pub async fn page(
 ) -> Result<Response, Problem> {
     let found = state.ports.store.list_deliveries(tenant, filter, query.page()?).await?;
     let held = held(state, &found).await?;
-    let list = query.list(found, |view| view.id, |view| DeliveryBody::new(&view, held.contains(&view.destination_id)));
+    let now = state.ports.clock.now();
+    let show = |view: DeliveryView| DeliveryBody::new(&view, held.get(&view.destination_id).copied(), now);
+    let list = query.list(found, |view| view.id, show);
     Ok(Answer::json(StatusCode::OK, &list)?.into_response())
 }
 
-/// Which destinations of waiting deliveries are not sent to now.
-async fn held(state: &AppState, views: &[DeliveryView]) -> Result<BTreeSet<DestinationId>, Problem> {
+/// Which destinations of waiting deliveries are not sent to now, and why.
+async fn held(state: &AppState, views: &[DeliveryView]) -> Result<BTreeMap<DestinationId, Held>, Problem> {
     let waiting: BTreeSet<DestinationId> =
         views.iter().filter(|view| view.state == DeliveryState::Waiting).map(|view| view.destination_id).collect();
     if waiting.is_empty() {
-        return Ok(waiting);
+        return Ok(BTreeMap::new());
     }
     let ids: Vec<DestinationId> = waiting.into_iter().collect();
     let destinations = state.ports.store.destinations(&ids).await?;
-    let is_held = |state| matches!(state, DestinationState::Paused | DestinationState::Disabled);
-    Ok(destinations.iter().filter(|destination| is_held(destination.state)).map(|destination| destination.id).collect())
+    Ok(destinations.iter().filter_map(|destination| Some((destination.id, Held::of(destination)?))).collect())
 }
 
 async fn show(state: &AppState, view: DeliveryView) -> Result<DeliveryBody, Problem> {
-    let held = !held(state, std::slice::from_ref(&view)).await?.is_empty();
-    Ok(DeliveryBody::new(&view, held))
+    let held = held(state, std::slice::from_ref(&view)).await?;
+    Ok(DeliveryBody::new(&view, held.get(&view.destination_id).copied(), state.ports.clock.now()))
 }
 
 /// What a retry or a replay of one delivery answers.

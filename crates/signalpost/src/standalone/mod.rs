@@ -5,6 +5,7 @@
 
 mod attempts;
 mod greeting;
+mod watch;
 mod wiring;
 
 use std::{net::SocketAddr, path::PathBuf};

@@ -14,7 +14,7 @@ use signalpost_store_sqlite::SqliteStore;
 use signalpost_wiring::{Failure, Parts, Process, listen, settings as to};
 use tokio::{net::TcpListener, time::Instant};
 
-use super::attempts::Attempts;
+use super::{attempts::Attempts, watch};
 use crate::{data_dir::DataDir, inbox::Inbox, terminal::Printer};
 
 /// Opens the database; its schema is brought up to date.
@@ -92,6 +92,10 @@ impl Standalone {
         listen::serve_metrics_apart(settings, process, &api.health(), &mut front, &front_shutdown).await?;
 
         let mut engine = Parts::new();
+        if let Some(printer) = &printer {
+            let watch = watch::run(Arc::clone(&store), Arc::clone(printer), engine_shutdown.clone());
+            engine.spawn("the watch of destinations", watch);
+        }
         let dispatcher_ports = signalpost_dispatcher::Ports { store, bus, limits, exchanger: sender, clock, entropy };
         engine.spawn(
             "the dispatcher",

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 use signalpost_core::{
-    DeadReason, DeliveryId, DeliveryState, DeliveryStatus, DestinationId, EventId, Timestamp, WaitReason,
+    CircuitState, DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId, DestinationState,
+    EventId, Timestamp, WaitReason,
 };
 use signalpost_store::{NEVER, read::DeliveryView};
 use utoipa::ToSchema;
@@ -58,9 +59,9 @@ pub struct DeliveryBody {
 }
 
 impl DeliveryBody {
-    /// `held`: its destination is paused or disabled.
-    pub fn new(view: &DeliveryView, held: bool) -> Self {
-        let (next_attempt_at, waiting_for) = waiting(view.state, view.waiting, held);
+    /// `held`: why its destination is not sent to, at this time.
+    pub fn new(view: &DeliveryView, held: Option<Held>, now: Timestamp) -> Self {
+        let (next_attempt_at, waiting_for) = waiting(view.state, view.waiting, held, now);
         Self {
             id: view.id,
             event_id: view.event_id,
@@ -83,19 +84,42 @@ impl DeliveryBody {
     }
 }
 
+/// Why a destination is not sent to now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It is paused or disabled.
+    Paused,
+    /// Its circuit is not closed.
+    Circuit,
+}
+
+impl Held {
+    /// None: it is sent to.
+    pub fn of(destination: &Destination) -> Option<Self> {
+        match (destination.state, destination.circuit.state) {
+            (DestinationState::Paused | DestinationState::Disabled, _) => Some(Self::Paused),
+            (_, CircuitState::Open | CircuitState::HalfOpen) => Some(Self::Circuit),
+            (DestinationState::Active | DestinationState::Deleted, CircuitState::Closed) => None,
+        }
+    }
+}
+
 /// Until when a delivery waits, and for what. A destination that is not sent to explains it better than the reason of the
 /// row, and a due time that only anchors (a turn, a request that is out) is none of an attempt.
 fn waiting(
     state: DeliveryState,
     row: Option<(Timestamp, WaitReason)>,
-    held: bool,
+    held: Option<Held>,
+    now: Timestamp,
 ) -> (Option<Timestamp>, Option<&'static str>) {
     let Some((due, reason)) = row.filter(|_| state == DeliveryState::Waiting) else { return (None, None) };
     match reason {
         WaitReason::InFlight => (None, None),
-        _ if held => (None, Some("paused")),
+        _ if held == Some(Held::Paused) => (None, Some("paused")),
         // Not before others of its lane have ended, whatever it waited for when it was its turn.
         _ if due == NEVER => (None, Some("lane")),
+        // It could go, but for the circuit.
+        _ if held == Some(Held::Circuit) && due <= now => (None, Some("circuit")),
         WaitReason::Retry | WaitReason::RateLimit | WaitReason::Slot | WaitReason::Circuit => {
             (Some(due), Some(reason.as_str()))
         }
@@ -112,25 +136,35 @@ mod tests {
     #[test]
     fn what_a_delivery_waits_for() {
         let due = Timestamp::from_millis(5);
-        let shown = |reason, held| waiting(DeliveryState::Waiting, Some((due, reason)), held);
+        let at = |now: i64, reason, held| {
+            waiting(DeliveryState::Waiting, Some((due, reason)), held, Timestamp::from_millis(now))
+        };
+        let shown = |reason, paused: bool| at(4, reason, paused.then_some(Held::Paused));
         assert_eq!(shown(WaitReason::Retry, false), (Some(due), Some("retry")));
         assert_eq!(shown(WaitReason::Retry, true), (None, Some("paused")));
         assert_eq!(shown(WaitReason::Turn, false), (None, None));
         assert_eq!(shown(WaitReason::Turn, true), (None, Some("paused")));
         assert_eq!(shown(WaitReason::InFlight, true), (None, None));
-        let shown_behind = |reason, held| waiting(DeliveryState::Waiting, Some((NEVER, reason)), held);
+        let shown_behind = |reason, paused: bool| {
+            waiting(DeliveryState::Waiting, Some((NEVER, reason)), paused.then_some(Held::Paused), due)
+        };
         assert_eq!(shown_behind(WaitReason::Lane, false), (None, Some("lane")));
         assert_eq!(shown_behind(WaitReason::Turn, false), (None, Some("lane")));
         assert_eq!(shown_behind(WaitReason::Lane, true), (None, Some("paused")));
-        assert_eq!(waiting(DeliveryState::Dead, Some((due, WaitReason::Retry)), false), (None, None));
-        assert_eq!(waiting(DeliveryState::Queued, None, true), (None, None));
+        assert_eq!(at(4, WaitReason::Retry, Some(Held::Circuit)), (Some(due), Some("retry")));
+        assert_eq!(at(5, WaitReason::Retry, Some(Held::Circuit)), (None, Some("circuit")));
+        assert_eq!(at(6, WaitReason::Turn, Some(Held::Circuit)), (None, Some("circuit")));
+        assert_eq!(at(4, WaitReason::Turn, Some(Held::Circuit)), (None, None), "it is fed: a probe");
+        assert_eq!(waiting(DeliveryState::Dead, Some((due, WaitReason::Retry)), None, due), (None, None));
+        assert_eq!(waiting(DeliveryState::Queued, None, Some(Held::Paused), due), (None, None));
     }
 
     #[test]
     fn every_name_is_documented() {
         for reason in WaitReason::ALL {
-            for held in [false, true] {
-                let (_, name) = waiting(DeliveryState::Waiting, Some((Timestamp::default(), *reason)), held);
+            for held in [None, Some(Held::Paused), Some(Held::Circuit)] {
+                let now = Timestamp::default();
+                let (_, name) = waiting(DeliveryState::Waiting, Some((now, *reason)), held, now);
                 assert!(name.is_none_or(|name| WAITING_FOR.contains(&name)), "{reason}");
             }
         }
