@@ -1,8 +1,14 @@
-//! The store does what every store must.
+//! The store does what every store must, and makes no transition that is not told.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod transitions;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -14,12 +20,15 @@ use signalpost_store::{
 };
 use signalpost_store_sqlite::SqliteStore;
 use tempfile::TempDir;
+use transitions::Noted;
 
-struct Files;
+#[derive(Default)]
+struct Files(Arc<Mutex<Noted>>);
 
 struct OneFile {
     file: PathBuf,
     store: SqliteStore,
+    noted: Arc<Mutex<Noted>>,
     /// Removed last.
     _folder: TempDir,
 }
@@ -30,7 +39,24 @@ impl Factory for Files {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("signalpost.db");
         let store = SqliteStore::open(&file, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap();
-        Box::new(OneFile { file, store, _folder: folder })
+        let database = OneFile { file, store, noted: Arc::clone(&self.0), _folder: folder };
+        transitions::watch(&database.connection());
+        Box::new(database)
+    }
+}
+
+impl OneFile {
+    fn connection(&self) -> Connection {
+        let connection = Connection::open(&self.file).unwrap();
+        connection.busy_timeout(Duration::from_secs(10)).unwrap();
+        connection
+    }
+}
+
+impl Drop for OneFile {
+    fn drop(&mut self) {
+        let noted = transitions::noted(&self.connection());
+        self.noted.lock().unwrap().extend(noted);
     }
 }
 
@@ -42,20 +68,16 @@ impl Database for OneFile {
     }
 
     async fn add_tenant(&self, id: TenantId, slug: &str) {
-        let connection = Connection::open(&self.file).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
         let sql = "INSERT INTO tenants (id, slug, name, created_at) VALUES (?1, ?2, ?2, 0)";
-        connection.execute(sql, params![id.uuid().into_bytes(), slug]).unwrap();
+        self.connection().execute(sql, params![id.uuid().into_bytes(), slug]).unwrap();
     }
 
     async fn make_room(&self, _at: Timestamp) {}
 
     async fn backdate_failures(&self, destination: DestinationId, by: Duration) {
-        let connection = Connection::open(&self.file).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
         let by = i64::try_from(by.as_micros()).unwrap();
         let sql = "UPDATE failing SET since = since - ?2 WHERE destination_id = ?1";
-        connection.execute(sql, params![destination.uuid().into_bytes(), by]).unwrap();
+        self.connection().execute(sql, params![destination.uuid().into_bytes(), by]).unwrap();
     }
 
     /// There is no connection.
@@ -67,5 +89,10 @@ impl Database for OneFile {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn conforms() {
     // One case alone, to look at it: `SIGNALPOST_CASE=lanes::`.
-    exercise_those(&Files, &std::env::var("SIGNALPOST_CASE").unwrap_or_default()).await;
+    let case = std::env::var("SIGNALPOST_CASE").unwrap_or_default();
+    let files = Files::default();
+    exercise_those(&files, &case).await;
+    if case.is_empty() {
+        transitions::check(&files.0.lock().unwrap());
+    }
 }
