@@ -16,6 +16,8 @@ pub struct Knobs {
     pub destinations: usize,
     /// Partitions of the bus.
     pub partitions: i32,
+    /// Messages of one destination lie in any partition, not in one: several dispatchers send to it.
+    pub scattered: bool,
     /// Producers.
     pub producers: usize,
     /// Requests of each producer.
@@ -80,6 +82,7 @@ impl Knobs {
             retries: 1 + rng.index(2),
             destinations: 2 + rng.index(4),
             partitions: 1 + rng.index(5) as i32,
+            scattered: rng.chance(0.6),
             producers: 1 + rng.index(3),
             posts: rng.between(4, 24),
             seconds: rng.between(5, 25),

@@ -273,7 +273,7 @@ fn spec(rng: &mut Rng, name: &str, reference: bool) -> Value {
             spec["ordering"] = json!("key");
             spec["ordering_on_dead"] = json!(if rng.chance(0.4) { "block" } else { "continue" });
         }
-        if rng.chance(0.25) {
+        if rng.chance(0.35) {
             spec["guarantee"] = json!("at_most_once");
         }
     }

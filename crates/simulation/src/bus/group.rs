@@ -60,11 +60,12 @@ pub(super) struct Group {
     members: BTreeMap<MemberId, Member>,
     joined: MemberId,
     turn: usize,
+    scattered: bool,
     pub(super) rng: Rng,
 }
 
 impl Group {
-    pub(super) fn new(partitions: Partition, rng: Rng) -> Self {
+    pub(super) fn new(partitions: Partition, scattered: bool, rng: Rng) -> Self {
         let part = |_| Part {
             log: VecDeque::new(),
             next: 0,
@@ -75,12 +76,17 @@ impl Group {
             assigned_at: 0,
             goes_at: None,
         };
-        Self { parts: (0..partitions.max(1)).map(part).collect(), members: BTreeMap::new(), joined: 0, turn: 0, rng }
+        Self { parts: (0..partitions.max(1)).map(part).collect(), members: BTreeMap::new(), joined: 0, turn: 0, scattered, rng }
     }
 
-    /// Puts a message into its partition: that of its destination.
+    /// Puts a message into its partition: that of its destination, or any.
     pub(super) fn append(&mut self, mut record: Record) {
-        let key = record.message.destination_id.uuid().as_u128() % (self.parts.len() as u128);
+        let key = if self.scattered {
+            u128::from(self.rng.next())
+        } else {
+            record.message.destination_id.uuid().as_u128()
+        };
+        let key = key % (self.parts.len() as u128);
         let gap = if self.rng.chance(0.1) { 2 } else { 0 };
         let part = &mut self.parts[usize::try_from(key).unwrap_or(0)];
         part.next += gap;

@@ -37,7 +37,7 @@ impl SimBus {
     /// An empty one.
     pub fn new(world: &Arc<World>) -> Arc<Self> {
         let rng = Rng::of(world.seed, "bus");
-        let group = Mutex::new(Group::new(world.knobs.partitions, rng));
+        let group = Mutex::new(Group::new(world.knobs.partitions, world.knobs.scattered, rng));
         Arc::new(Self { world: Arc::clone(world), group, moved: Notify::new() })
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Allowance, Checker, Expected, Invariant, Violation};
 
 /// Whether `max_in_flight` counts over all dispatchers.
-const SHARED_SLOTS: bool = false;
+const SHARED_SLOTS: bool = true;
 
 /// By when a change by a person holds for every request.
 const CHANGE: Duration = Duration::from_secs(1);
