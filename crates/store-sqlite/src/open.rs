@@ -91,15 +91,15 @@ pub(crate) fn in_memory() -> Outcome<Connection> {
 /// passed. A hold that a destination asked for stays.
 pub(crate) fn release(connection: &mut Connection, now: Timestamp) -> Outcome<()> {
     let transaction = connection.transaction()?;
-    let (now, in_flight) = (now.as_micros(), WaitReason::InFlight as u8);
+    let (now, in_flight, circuit) = (now.as_micros(), WaitReason::InFlight as u8, WaitReason::Circuit as u8);
     transaction.execute(
         "UPDATE queues SET next_due = max(min(next_due, ?1), hold_until)
-         WHERE destination_id IN (SELECT destination_id FROM waiting WHERE leased = 1 OR reason = ?2)",
-        params![now, in_flight],
+         WHERE destination_id IN (SELECT destination_id FROM waiting WHERE leased = 1 OR reason IN (?2, ?3))",
+        params![now, in_flight, circuit],
     )?;
     let released = transaction.execute(
-        "UPDATE waiting SET due_at = min(due_at, ?1), leased = 0 WHERE leased = 1 OR reason = ?2",
-        params![now, in_flight],
+        "UPDATE waiting SET due_at = min(due_at, ?1), leased = 0 WHERE leased = 1 OR reason IN (?2, ?3)",
+        params![now, in_flight, circuit],
     )?;
     transaction.execute(
         "UPDATE queues SET trial = NULL, hold_until = 0, paced_until = 0, next_due = min(next_due, ?1)
