@@ -264,6 +264,8 @@ pub struct DeadLetter {
     pub dead_at: Timestamp,
     /// How many attempts are recorded.
     pub attempts: u32,
+    /// Its lane waits until it is replayed or discarded.
+    pub blocks_lane: bool,
     /// The last attempt; it goes with the retention of events.
     pub last_attempt: Option<Attempt>,
     /// The copy.

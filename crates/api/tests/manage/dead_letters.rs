@@ -19,6 +19,7 @@ async fn a_dead_letter_tells_everything() {
         ("event_type", json!("order.created")),
         ("reason", json!("rejected")),
         ("attempts", json!(1)),
+        ("blocks_lane", json!(false)),
         ("data", json!({"n": 1.0})),
     ] {
         assert_eq!(shown[field], expected, "{field}");

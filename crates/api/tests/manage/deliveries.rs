@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use signalpost_core::{Clock as _, DeadReason, EventMeta, TenantId, Timestamp, WaitReason};
+use signalpost_core::{
+    CircuitRecord, CircuitState, Clock as _, DeadReason, EventMeta, TenantId, Timestamp, WaitReason,
+};
 use signalpost_limits::{Claim, Claimed, Limits as _};
-use signalpost_store::dispatch::{DeliveryWrite, Next};
+use signalpost_store::{
+    DispatchStore as _,
+    dispatch::{DeliveryWrite, Next},
+};
 
 use crate::app::{App, all, ids};
 
@@ -219,6 +224,29 @@ async fn what_waits_in_a_lane_is_retried_and_cancelled() {
 }
 
 #[tokio::test]
+async fn what_an_open_circuit_holds_says_so() {
+    let app = App::start();
+    let destination = app.destination(json!({})).await;
+    let (_, deliveries) = app.event(&[&destination, &destination]).await;
+    let after = [Duration::ZERO, Duration::from_secs(3600)];
+    for (delivery, after) in deliveries.iter().zip(after) {
+        app.attempted(delivery, Next::Retry { after }).await;
+    }
+    let record = CircuitRecord {
+        state: CircuitState::Open,
+        since: Some(app.clock.now()),
+        trips: 1,
+        reason: Some("5 failures in a row".to_owned()),
+    };
+    app.store.record_circuits(&[(destination.parse().unwrap(), record)]).await.unwrap();
+    let shown = async |delivery: &str| app.get(&format!("/v1/deliveries/{delivery}")).await.expect(200);
+    let (due, later) = (shown(&deliveries[0]).await, shown(&deliveries[1]).await);
+    assert_eq!((&due["waiting_for"], &due["next_attempt_at"]), (&json!("circuit"), &Value::Null));
+    assert_eq!(later["waiting_for"], "retry");
+    assert!(later["next_attempt_at"].is_string());
+}
+
+#[tokio::test]
 async fn a_dead_letter_that_blocks_its_lane_lets_it_go() {
     let app = App::start();
     for way in ["replay", "discard"] {
@@ -235,6 +263,8 @@ async fn a_dead_letter_that_blocks_its_lane_lets_it_go() {
         app.attempted(head, Next::Dead { reason: DeadReason::Rejected }).await;
         let held = app.get(&format!("{list}&status=pending")).await.expect(200);
         assert_eq!(all(&held)[0]["waiting_for"], "lane", "it is blocked");
+        let letters = app.get(&format!("/v1/dead-letters?destination_id={destination}")).await.expect(200);
+        assert_eq!((&letters["data"][0]["id"], &letters["data"][0]["blocks_lane"]), (&json!(head), &json!(true)));
         if way == "replay" {
             // The replay takes its place: before the one that waits.
             let again = app.act(&format!("/v1/dead-letters/{head}/replay")).await.expect(202);

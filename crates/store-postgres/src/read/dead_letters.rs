@@ -2,7 +2,7 @@
 
 use signalpost_core::{DeadReason, DeliveryId, TenantId};
 use signalpost_store::read::{DeadLetter, DeadLetterFilter, Page};
-use sqlx::{PgConnection, Postgres, QueryBuilder, postgres::PgRow};
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row as _, postgres::PgRow};
 
 use super::page::push_page;
 use crate::{
@@ -15,7 +15,9 @@ macro_rules! select {
     ($data:literal) => {
         concat!(
             "SELECT l.delivery_id, l.destination_id, l.reason, l.dead_at, l.attempts, l.event_id AS id, l.tenant_id,
-                    l.event_type AS type, l.uid, l.source, l.meta::text AS meta, ",
+                    l.event_type AS type, l.uid, l.source, l.meta::text AS meta,
+                    EXISTS (SELECT 1 FROM lanes n WHERE n.destination_id = l.destination_id AND n.lane = l.lane
+                            AND n.blocked_by = l.delivery_id) AS blocks_lane, ",
             $data,
             " AS data, ",
             attempt_columns!(),
@@ -34,6 +36,7 @@ fn letter(row: &PgRow) -> Result<DeadLetter, Failure> {
         reason: named(row, "reason", DeadReason::from_number)?,
         dead_at: time(row, "dead_at")?,
         attempts: count(row, "attempts")?,
+        blocks_lane: row.try_get("blocks_lane")?,
         last_attempt: optional_attempt(row)?,
         event: rows::event(row)?,
     })

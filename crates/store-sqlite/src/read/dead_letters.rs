@@ -16,7 +16,9 @@ fn select(with_data: bool) -> String {
     let data = if with_data { "l.event_data" } else { "x''" };
     format!(
         "SELECT l.delivery_id, l.destination_id, l.reason, l.dead_at, l.attempts,
-                l.event_id, l.tenant_id, l.event_type, l.event_uid, l.event_source, l.event_meta, {data}, {ATTEMPT}
+                l.event_id, l.tenant_id, l.event_type, l.event_uid, l.event_source, l.event_meta, {data}, {ATTEMPT},
+                EXISTS (SELECT 1 FROM lanes n WHERE n.destination_id = l.destination_id AND n.lane = l.lane
+                        AND n.blocked_by = l.delivery_id) AS blocks_lane
          FROM dead_letters l LEFT JOIN attempts a ON a.delivery_id = l.delivery_id AND a.number = l.attempts"
     )
 }
@@ -28,6 +30,7 @@ fn view(row: &Row<'_>) -> Outcome<DeadLetter> {
         reason: columns::dead_reason(row, 2)?,
         dead_at: columns::time(row, 3)?,
         attempts: row.get(4)?,
+        blocks_lane: row.get("blocks_lane")?,
         event: Arc::new(columns::event(row, 5)?),
         last_attempt: columns::attempt(row, 12)?,
     })

@@ -46,6 +46,8 @@ async fn blocked(world: &World, destination: &Destination, key: &str) -> Vec<Tar
 async fn a_dead_letter_blocks_its_lane_alone(world: &World) {
     let destination = world.ordered(OnDead::Block).await;
     let line = blocked(world, &destination, "a").await;
+    let letter = world.store.dead_letter(TENANT, line[0].delivery_id).await.unwrap().unwrap();
+    assert!(letter.blocks_lane);
     assert!(world.take_all().await.is_empty());
     let late = world.in_lane(&destination, "a").await;
     let other = world.in_lane(&destination, "b").await;

@@ -34,6 +34,8 @@ pub struct DeadLetterBody {
     pub dead_at: Timestamp,
     /// How many attempts were made.
     pub attempts: u32,
+    /// The deliveries behind it in its lane wait until it is replayed or discarded (`ordering_on_dead: "block"`).
+    pub blocks_lane: bool,
     /// The last attempt; null where there was none, or where it is past its retention.
     pub last_attempt: Option<AttemptBody>,
     /// Its event.
@@ -54,6 +56,7 @@ impl DeadLetterBody {
             reason: letter.reason,
             dead_at: letter.dead_at,
             attempts: letter.attempts,
+            blocks_lane: letter.blocks_lane,
             last_attempt: letter
                 .last_attempt
                 .as_ref()
