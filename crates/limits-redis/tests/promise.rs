@@ -60,7 +60,7 @@ async fn the_promise_holds_over_two_dispatchers_through_every_outage() {
         limits.set_share(2);
     }
     let request = rig.request(200.0, 10, 10);
-    let grants = Mutex::new(Vec::new());
+    let grants: Mutex<Vec<Grant>> = Mutex::default();
     // What happens, and for how long it stays so.
     let seconds = Duration::from_secs;
     let script = async |rig: &Rig| {

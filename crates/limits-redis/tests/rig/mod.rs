@@ -22,7 +22,8 @@ pub struct Rig {
 impl Rig {
     /// A Redis whose data were begun long ago.
     pub async fn start() -> Self {
-        let redis = tokio::task::spawn_blocking(Redis::start).await.unwrap().unwrap();
+        // In the test's own thread: Redis ends with the thread that started it, and those of a pool end when they are idle.
+        let redis = Redis::start().unwrap();
         let rig = Self { clock: Arc::new(SystemClock::new()), redis };
         rig.ask::<()>(&["SET", "signalpost:born", "0"]).await;
         rig
@@ -65,7 +66,15 @@ impl Rig {
 }
 
 pub async fn until_well(limits: &RedisLimits) {
-    until(async || limits.check().await.is_ok()).await;
+    let mut last = None;
+    let waiting = async {
+        while let Err(error) = limits.check().await {
+            last = Some(error);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(DEADLINE, waiting).await;
+    assert!(ended.is_ok(), "Redis is reached again: {last:?}");
 }
 
 /// Waits until it is so.
