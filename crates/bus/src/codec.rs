@@ -17,9 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use signalpost_core::{
-    DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, LaneId, TenantId, Timestamp,
-};
+use signalpost_core::{DeliveryId, DestinationId, Event, EventId, EventMeta, Guarantee, LaneId, TenantId, Timestamp};
 
 use crate::{Message, Origin, Payload};
 

@@ -10,7 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::join_all;
-use signalpost_core::{Clock, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee, TenantId, Timestamp};
+use signalpost_core::{
+    Clock, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee, TenantId, Timestamp,
+};
 
 use crate::{Bus, BusError, Consumer, Delivered, Message, Origin, Payload, Place};
 
