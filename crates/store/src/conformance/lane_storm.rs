@@ -85,7 +85,7 @@ async fn send(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>, done: Arc<Mutex<usi
                 }
             }
         }
-        let report = store.write(&batch, mine.len() % 2 == 0).await.unwrap();
+        let report = store.write(&batch, mine.len().is_multiple_of(2)).await.unwrap();
         {
             let mut seen = seen.lock().unwrap();
             for (due, written) in mine.iter().zip(report.written) {
@@ -164,7 +164,7 @@ async fn post(
         world.commit(events).await;
         for (lane, target) in born {
             lines.entry((target.destination_id, lane)).or_default().push(target);
-            if target.delivery_id.uuid().as_bytes()[14] % 16 == 0 {
+            if target.delivery_id.uuid().as_bytes()[14].is_multiple_of(16) {
                 seen.lock().unwrap().cancelled.insert(target.delivery_id);
                 world.store.cancel_delivery(TENANT, target.delivery_id).await.unwrap();
             }
