@@ -76,16 +76,20 @@ impl Group {
             assigned_at: 0,
             goes_at: None,
         };
-        Self { parts: (0..partitions.max(1)).map(part).collect(), members: BTreeMap::new(), joined: 0, turn: 0, scattered, rng }
+        Self {
+            parts: (0..partitions.max(1)).map(part).collect(),
+            members: BTreeMap::new(),
+            joined: 0,
+            turn: 0,
+            scattered,
+            rng,
+        }
     }
 
     /// Puts a message into its partition: that of its destination, or any.
     pub(super) fn append(&mut self, mut record: Record) {
-        let key = if self.scattered {
-            u128::from(self.rng.next())
-        } else {
-            record.message.destination_id.uuid().as_u128()
-        };
+        let key =
+            if self.scattered { u128::from(self.rng.next()) } else { record.message.destination_id.uuid().as_u128() };
         let key = key % (self.parts.len() as u128);
         let gap = if self.rng.chance(0.1) { 2 } else { 0 };
         let part = &mut self.parts[usize::try_from(key).unwrap_or(0)];

@@ -166,11 +166,11 @@ impl Checker {
             let delivery = write.target().delivery_id;
             let Some(known) = self.deliveries.get(&delivery) else { continue };
             match write {
-                DeliveryWrite::Attempt { attempt, .. } => {
-                    if known.attempts.get(&attempt.number) != Some(&attempt.outcome) {
-                        let text = format!("attempt {} of {delivery} was written, and is not there", attempt.number);
-                        return Violation::of(Invariant::Accounted, text);
-                    }
+                DeliveryWrite::Attempt { attempt, .. }
+                    if known.attempts.get(&attempt.number) != Some(&attempt.outcome) =>
+                {
+                    let text = format!("attempt {} of {delivery} was written, and is not there", attempt.number);
+                    return Violation::of(Invariant::Accounted, text);
                 }
                 DeliveryWrite::End { .. } if !known.state.is_final() => {
                     return Violation::of(

@@ -158,6 +158,8 @@ pub struct Checker {
     calm: bool,
     fans_out: bool,
     dispatchers: u32,
+    /// The limits always answer, and their answers arrive.
+    sure_limits: bool,
 }
 
 impl Checker {
@@ -178,6 +180,8 @@ impl Checker {
             accepted: BTreeMap::new(),
             calm: knobs.calm,
             fans_out: knobs.fan_out_above < 100,
+            sure_limits: !(knobs.limits_outages || knobs.kills)
+                && knobs.fails_before + knobs.fails_after + knobs.slow <= 0.0,
             dispatchers: u32::try_from(knobs.dispatchers).unwrap_or(1),
         }
     }

@@ -7,9 +7,6 @@ use tokio::time::Instant;
 
 use super::{Allowance, Checker, Expected, Invariant, Violation};
 
-/// Whether `max_in_flight` counts over all dispatchers.
-const SHARED_SLOTS: bool = true;
-
 /// By when a change by a person holds for every request.
 const CHANGE: Duration = Duration::from_secs(1);
 
@@ -81,7 +78,8 @@ impl Checker {
         if let Some(known) = self.deliveries.get(&delivery) {
             self.may_start(delivery, known)?;
         }
-        let dispatchers = if SHARED_SLOTS { 1 } else { self.dispatchers };
+        // Who does not reach the limits still has one slot.
+        let beyond = if self.sure_limits { 0 } else { self.dispatchers };
         if let Some(expected) = self.destinations.get_mut(&destination) {
             expected.in_flight += 1;
             let name = &expected.name;
@@ -93,7 +91,7 @@ impl Checker {
                 let text = format!("the circuit of {name} has been open for {open:?}, and {delivery} starts");
                 return Violation::of(Invariant::Circuit, text);
             }
-            if expected.max_in_flight.is_some_and(|most| expected.in_flight > most * dispatchers) {
+            if expected.max_in_flight.is_some_and(|most| expected.in_flight > most + beyond) {
                 let text = format!("{} requests to {name} are out at once", expected.in_flight);
                 return Violation::of(Invariant::Limits, text);
             }
