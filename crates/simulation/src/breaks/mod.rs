@@ -36,7 +36,7 @@ pub enum Lie {
     HandsOutTwoHeads,
     /// The next of a lane is never due.
     DropsAFollower,
-    /// A healthy destination is never fed, and everything to it goes through the feed.
+    /// A healthy destination is never fed, and everything to it goes through the feed; only where nothing else is wrong.
     Starves,
     /// Every token is granted.
     SendsPastTheLimit,

@@ -77,7 +77,7 @@ impl LyingStore {
         let reference = |world: &World| {
             world.ask(|checker| checker.destinations.iter().find(|(_, of)| of.reference).map(|(id, _)| *id))
         };
-        (self.lie == Lie::Starves).then(|| reference(&self.world)).flatten()
+        (self.lie == Lie::Starves && self.world.knobs.calm).then(|| reference(&self.world)).flatten()
     }
 }
 
