@@ -23,6 +23,9 @@ struct Seen {
 }
 
 impl Seen {
+    /// One that was made since the last look.
+    const NEW: Self = Self { state: DestinationState::Active, circuit: CircuitState::Closed, trips: 0 };
+
     fn of(destination: &Destination) -> Self {
         Self { state: destination.state, circuit: destination.circuit.state, trips: destination.circuit.trips }
     }
@@ -42,8 +45,8 @@ pub async fn run(store: Arc<dyn Store>, printer: Arc<Printer>, shutdown: Shutdow
         let Ok(destinations) = store.list_destinations(TenantId::DEFAULT, page).await else { continue };
         if let Some(known) = &known {
             for destination in &destinations {
-                let before = known.get(&destination.id).copied();
-                for line in before.map(|before| told(before, destination)).unwrap_or_default() {
+                let before = known.get(&destination.id).copied().unwrap_or(Seen::NEW);
+                for line in told(before, destination) {
                     printer.print(line);
                 }
             }
