@@ -14,7 +14,7 @@ use std::{
 
 pub(crate) use bus::{BusHandle, FakeBus};
 use bytes::Bytes;
-pub(crate) use outside::{FakeLimits, Script, Scripted, status};
+pub(crate) use outside::{FakeLimits, Script, Scripted, Started, closed, status};
 use signalpost_bus::{Message, Origin, Payload};
 use signalpost_core::{
     CircuitPolicy, CircuitRecord, Clock, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,

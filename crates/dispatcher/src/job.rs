@@ -60,7 +60,7 @@ impl Job {
 
     /// Whether the lease of a lane is too short to begin anything: the store brings it back.
     pub(crate) fn is_too_late(&self, now: Duration) -> bool {
-        self.write_until().is_some_and(|until| now > until)
+        self.lease_end.is_some_and(|end| now + START_MARGIN > end)
     }
 
     /// In a lane: until when something may be begun, or something be written that another owner of the lease would not bear.

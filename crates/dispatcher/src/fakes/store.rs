@@ -33,6 +33,8 @@ pub(crate) struct StoreState {
     pub disabled: Vec<DestinationId>,
     /// Everything fails.
     pub is_away: bool,
+    /// Nothing about queues and circuits is taken.
+    pub holds_fail: bool,
     /// Attempts of these are refused as data.
     pub refused: BTreeSet<DeliveryId>,
     /// The next write panics.
@@ -221,6 +223,9 @@ impl DispatchStore for FakeStore {
 
     async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError> {
         let mut state = self.check()?;
+        if state.holds_fail {
+            return Err(StoreError::Unavailable("as the test says".into()));
+        }
         let now = self.start.elapsed();
         state.holds.extend(holds.iter().map(|hold| (now, *hold)));
         Ok(())

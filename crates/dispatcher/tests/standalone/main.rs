@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rig::{Rig, secs};
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryState, WaitReason, destination::RateLimit, retry_policy::Strategy,
+    AttemptOutcome, CircuitState, DeadReason, DeliveryState, Guarantee, WaitReason, destination::RateLimit,
+    ordering::OrderingMode, retry_policy::Strategy,
 };
 use signalpost_receiver::{Failure, Faults, Verdict};
 use signalpost_store::{ManageStore as _, manage::DestinationUpdate};
@@ -220,5 +221,98 @@ async fn restarts_in_the_middle_lose_nothing_and_repeat_nothing() {
     let requests = rig.receiver.requests_by_event();
     assert_eq!(requests.len(), 2000);
     assert!(requests.values().all(|count| *count == 1));
+    rig.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_keep_their_order_through_failures_and_restarts() {
+    let mut rig = Rig::new().await;
+    rig.receiver.set_faults(Faults::first(1, Failure::status(503)).with_latency(Duration::from_millis(2)));
+    let destination = rig
+        .destination("/hook", |spec| {
+            spec.ordering.mode = OrderingMode::Key;
+            spec.retry.strategy = exponential(10, 20);
+            spec.circuit.enabled = false;
+        })
+        .await;
+    rig.start();
+    let deliveries = rig.accept_in_lanes(destination, 400, 20).await;
+    for count in [100, 300] {
+        rig.receiver.wait_for(count, secs(60)).await.unwrap();
+        rig.drain().await;
+        rig.start();
+    }
+    rig.until_ended(&deliveries).await;
+    // Of each lane: no delivery is seen before the one before it was accepted.
+    let mut seen = vec![Vec::new(); 20];
+    for received in rig.receiver.received() {
+        let number = Rig::number(&received.body);
+        seen[number % 20].push(number);
+    }
+    for (lane, numbers) in seen.iter().enumerate() {
+        assert!(numbers.is_sorted(), "lane {lane}: {numbers:?}");
+        assert_eq!(numbers.len(), 40, "lane {lane}: each failed once, and arrived: {numbers:?}");
+    }
+    rig.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_most_once_is_one_request_through_a_death() {
+    let mut rig = Rig::new().await;
+    rig.settings.detach_grace = Duration::from_millis(500);
+    rig.receiver.set_faults(Faults::none().with_latency(Duration::from_millis(20)));
+    let destination = rig
+        .destination("/hook", |spec| {
+            spec.guarantee = Guarantee::AtMostOnce;
+            spec.timeout_ms = 1000;
+            spec.max_in_flight = std::num::NonZeroU32::new(10).unwrap();
+        })
+        .await;
+    rig.start();
+    let deliveries = rig.accept(destination, 300).await;
+    rig.receiver.wait_for(100, secs(30)).await.unwrap();
+    rig.stop().await;
+    rig.start();
+    rig.until_ended(&deliveries).await;
+    assert!(rig.receiver.requests_by_event().values().all(|count| *count == 1));
+    let mut unknown = 0;
+    for id in &deliveries {
+        let delivery = rig.delivery(*id).await;
+        assert_eq!(delivery.attempts, 1);
+        match (delivery.state, delivery.reason) {
+            (DeliveryState::Delivered, None) => {}
+            (DeliveryState::Dead, Some(DeadReason::UnknownOutcome)) => unknown += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(unknown <= 10, "no more than were out: {unknown}");
+    rig.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_circuit_opens_costs_no_attempts_and_closes_again() {
+    let mut rig = Rig::new().await;
+    rig.receiver.set_faults(Faults::always(Failure::status(500)));
+    let destination = rig
+        .destination("/hook", |spec| {
+            spec.circuit.open_ms = 500;
+            spec.circuit.max_open_ms = 500;
+            spec.retry.strategy = exponential(50, 50);
+        })
+        .await;
+    rig.start();
+    let deliveries = rig.accept(destination, 300).await;
+    rig.until("it is open", async |rig| rig.get_destination(destination).await.circuit.state == CircuitState::Open)
+        .await;
+    tokio::time::sleep(secs(2)).await;
+    let before = rig.receiver.stats().requests;
+    tokio::time::sleep(secs(3)).await;
+    let tried = rig.receiver.stats().requests - before;
+    assert!(tried <= 40, "a few each half second: {tried}");
+    assert!(rig.get_destination(destination).await.circuit.trips >= 2);
+    rig.receiver.set_faults(Faults::none());
+    rig.until_ended(&deliveries).await;
+    rig.until("it is closed", async |rig| rig.get_destination(destination).await.circuit.state == CircuitState::Closed)
+        .await;
     rig.drain().await;
 }

@@ -227,6 +227,13 @@ impl Rig {
         ids
     }
 
+    /// The number of the event in a body.
+    pub(crate) fn number(body: &[u8]) -> usize {
+        let text = String::from_utf8_lossy(body);
+        let (_, after) = text.split_once("\"number\":").unwrap();
+        after.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    }
+
     pub(crate) async fn get_destination(&self, id: DestinationId) -> Destination {
         self.store.destination(TENANT, id).await.unwrap().unwrap()
     }

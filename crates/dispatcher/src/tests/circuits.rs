@@ -1,0 +1,217 @@
+//! A destination that fails is left alone, tried, and taken up again.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use signalpost_core::{CircuitRecord, CircuitState, Destination, WaitReason, classify::Answer};
+use signalpost_limits::CircuitView;
+use signalpost_store::dispatch::{DeliveryWrite, QueueHold};
+
+use super::harness::{Harness, always, ms};
+use crate::{
+    Settings,
+    fakes::{FakeLimits, Script, closed, destination, destination_id, message, status},
+};
+
+fn quick(number: u8) -> Destination {
+    let mut destination = destination(number);
+    destination.spec.circuit.open_ms = 1000;
+    destination.spec.circuit.probes = NonZeroU32::MIN.saturating_add(1);
+    destination
+}
+
+/// Answers 500 while the flag is up.
+fn failing(flag: &Arc<AtomicBool>) -> Script {
+    let flag = Arc::clone(flag);
+    Box::new(move |_| (ms(5), Some(status(if flag.load(Ordering::SeqCst) { 500 } else { 200 }))))
+}
+
+fn states(it: &Harness) -> Vec<CircuitState> {
+    it.store.state().circuits.iter().map(|(_, record)| record.state).collect()
+}
+
+fn holds(it: &Harness) -> Vec<QueueHold> {
+    it.store.state().holds.iter().map(|(_, hold)| *hold).collect()
+}
+
+fn parked(it: &Harness, delivery: u32) -> Option<(WaitReason, Duration)> {
+    it.store.of(delivery).into_iter().find_map(|write| match write {
+        DeliveryWrite::Park { reason, after, .. } => Some((reason, after)),
+        _ => None,
+    })
+}
+
+/// Opens the circuit of destination 1 by thirty failures.
+async fn open(it: &Harness) {
+    for delivery in 0..30 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it opens", |it| states(it) == [CircuitState::Open]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_is_tried_opens_again_and_closes() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let it = Harness::start([quick(1)], failing(&fails));
+    open(&it).await;
+    let [hold] = holds(&it)[..] else { panic!("{:?}", holds(&it)) };
+    assert_eq!((hold.destination_id, hold.trial), (destination_id(1), NonZeroU32::new(2)));
+    assert!((ms(790)..=ms(1200)).contains(&hold.hold), "{:?}", hold.hold);
+    // While it is open nothing is sent.
+    let before = it.exchanger.started().len();
+    it.bus.send(message(100, 1));
+    it.until_all_done().await;
+    assert!(
+        matches!(parked(&it, 100), Some((WaitReason::Circuit, after)) if after >= ms(700)),
+        "{:?}",
+        parked(&it, 100)
+    );
+    assert_eq!(it.exchanger.started().len(), before);
+    // Its time is over: of what comes, two are tried, and fail.
+    tokio::time::sleep(ms(1300)).await;
+    for delivery in 200..205 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it opens again", |it| states(it).last() == Some(&CircuitState::Open) && states(it).len() == 3).await;
+    assert_eq!(states(&it), [CircuitState::Open, CircuitState::HalfOpen, CircuitState::Open]);
+    it.until_all_done().await;
+    assert_eq!(it.exchanger.started().len(), before + 2);
+    let waits = (200..205).filter_map(|delivery| parked(&it, delivery)).collect::<Vec<_>>();
+    assert!(waits.len() == 3 && waits.iter().all(|(reason, _)| *reason == WaitReason::Circuit), "{waits:?}");
+    assert!(holds(&it)[1].hold >= ms(1500), "twice as long: {:?}", holds(&it));
+    // Now it works.
+    fails.store(false, Ordering::SeqCst);
+    tokio::time::sleep(ms(2500)).await;
+    for delivery in 300..302 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it closes", |it| states(it).last() == Some(&CircuitState::Closed)).await;
+    let last = holds(&it).pop();
+    let released = QueueHold { destination_id: destination_id(1), hold: Duration::ZERO, trial: None };
+    assert_eq!(last, Some(released));
+    // By a ramp.
+    let began = it.elapsed();
+    for delivery in 400..460 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until_all_done().await;
+    let at = |started: &crate::fakes::Started| started.at >= began && started.at < began + ms(4);
+    let first = it.exchanger.started().iter().filter(|started| at(started)).count();
+    assert!((1..=4).contains(&first), "{first} at once");
+    assert_eq!((400..460).filter(|delivery| parked(&it, *delivery).is_some()).count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_could_not_be_told_is_told_later() {
+    let limits = Arc::new(FakeLimits::default());
+    let open = CircuitView {
+        state: CircuitState::Open,
+        open_for: ms(60_000),
+        record: CircuitRecord { state: CircuitState::Open, trips: 1, ..CircuitRecord::default() },
+        ..closed()
+    };
+    let it =
+        Harness::with([destination(1)], always(ms(1), status(500)), Settings::default(), Some(limits.clone() as _));
+    it.store.state().holds_fail = true;
+    limits.views.lock().unwrap().insert(destination_id(1), open);
+    it.bus.send(message(1, 1));
+    it.until("it is seen", |_| limits.reports.lock().unwrap().iter().any(|report| report.failures == 1)).await;
+    tokio::time::sleep(ms(20_000)).await;
+    assert_eq!(holds(&it), []);
+    it.store.state().holds_fail = false;
+    it.until("told", |it| !holds(it).is_empty()).await;
+    assert!((ms(35_000)..=ms(40_000)).contains(&holds(&it)[0].hold), "what is left of it: {:?}", holds(&it));
+    assert_eq!(states(&it).last(), Some(&CircuitState::Open), "recorded before the queue is held");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_open_is_asked_about_before_anything_is_sent() {
+    let limits = Arc::new(FakeLimits::default());
+    let record = CircuitRecord { state: CircuitState::Open, trips: 3, ..CircuitRecord::default() };
+    let mut known = destination(1);
+    known.circuit = record.clone();
+    let open = CircuitView { state: CircuitState::Open, open_for: ms(10_000), record, ..closed() };
+    limits.views.lock().unwrap().insert(destination_id(1), open);
+    let it = Harness::with([known], always(ms(1), status(200)), Settings::default(), Some(limits.clone() as _));
+    it.bus.send(message(1, 1));
+    it.until_all_done().await;
+    assert!(matches!(parked(&it, 1), Some((WaitReason::Circuit, _))));
+    assert_eq!(it.exchanger.started(), []);
+    assert_eq!(limits.reports.lock().unwrap()[0].trips, 3);
+    // The shared state was lost: it is closed, and what was held is let go.
+    limits.views.lock().unwrap().clear();
+    tokio::time::sleep(ms(10_001)).await;
+    it.bus.send(message(2, 1));
+    it.until("sent", |it| it.exchanger.started().len() == 1).await;
+    it.until("told", |it| states(it) == [CircuitState::Closed]).await;
+    assert_eq!(holds(&it).last().map(|hold| (hold.hold, hold.trial)), Some((Duration::ZERO, None)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_healthy_and_those_without_a_circuit_are_not_reported() {
+    let limits = Arc::new(FakeLimits::default());
+    let mut without = destination(2);
+    without.spec.circuit.enabled = false;
+    let script: Script = Box::new(|outgoing| {
+        let code = if outgoing.destination.id == destination_id(1) { 404 } else { 500 };
+        (ms(1), Some(status(if outgoing.destination.id == destination_id(3) { 429 } else { code })))
+    });
+    let destinations = [destination(1), without, destination(3)];
+    let it = Harness::with(destinations, script, Settings::default(), Some(limits.clone() as _));
+    for delivery in 0..300 {
+        it.bus.send(message(delivery, u8::try_from(delivery % 3).unwrap() + 1));
+    }
+    it.until_all_done().await;
+    tokio::time::sleep(ms(1000)).await;
+    assert_eq!(limits.reports.lock().unwrap().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_failure_tells_the_successes_before_it() {
+    let limits = Arc::new(FakeLimits::default());
+    let script: Script = Box::new(|outgoing| {
+        let failure =
+            if outgoing.delivery_id == crate::fakes::delivery_id(50) { Answer::Unreachable } else { status(200) };
+        (ms(1), Some(failure))
+    });
+    let it = Harness::with([destination(1)], script, Settings::default(), Some(limits.clone() as _));
+    for delivery in 0..=50 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("reported", |_| !limits.reports.lock().unwrap().is_empty()).await;
+    let report = limits.reports.lock().unwrap()[0].clone();
+    assert_eq!((report.successes, report.failures, report.succeeded_last), (50, 1, false));
+    assert_eq!(report.reason.as_deref(), Some("no answer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_lets_the_stored_queue_go_but_not_its_circuit() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let mut slow = quick(1);
+    slow.spec.circuit.open_ms = 60_000;
+    let it = Harness::start([slow], failing(&fails));
+    open(&it).await;
+    it.store.change(1, |destination| destination.spec.url = "https://new.example/".into());
+    it.until("it is held again", |it| holds(it).len() == 2).await;
+    assert_eq!(holds(&it)[1].trial, NonZeroU32::new(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_be_left_alone_is_told_to_the_store_once() {
+    let slow_down = Answer::Status { code: 429, retry_after: Some(Duration::from_secs(30)) };
+    let it = Harness::start([destination(1)], always(ms(5), slow_down));
+    for delivery in 0..50 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until_all_done().await;
+    it.until("told", |it| !holds(it).is_empty()).await;
+    let [hold] = holds(&it)[..] else { panic!("{:?}", holds(&it)) };
+    assert_eq!(hold.trial, None);
+    assert!((ms(29_000)..=ms(30_000)).contains(&hold.hold), "{hold:?}");
+}
