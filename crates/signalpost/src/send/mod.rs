@@ -111,9 +111,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     }
     println!("{}", tally.summary());
     if tally.has_given_up() {
-        let (silence, rest) =
-            (args.give_up_after, if stopped_early { "; the lines after them were not sent" } else { "" });
-        eprintln!("signalpost: gave up, as nothing was accepted for {silence} s{rest}");
+        let silence = args.give_up_after;
+        eprintln!("signalpost: gave up, as nothing was accepted for {silence} s; what came after that was not sent");
     } else if stopped_early {
         eprintln!("signalpost: stopped before the end");
     }
