@@ -1,6 +1,8 @@
 //! The promise of a limit, over two dispatchers: in any t seconds at most `burst + 1.02 × rate × t`, whatever Redis and the way to
 //! it do. And how often Redis is asked for it.
 
+#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 mod rig;
 
 use std::{sync::Mutex, time::Duration};
