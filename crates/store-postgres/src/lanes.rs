@@ -180,8 +180,8 @@ impl Lanes {
         self.held.entry(key).or_default().blocked_by = None;
     }
 
-    /// Writes what became of the lanes, and gives the first of each its turn: due now or, with `hand_over` and where its destination
-    /// is active, leased to the caller. Nothing happens to a lane whose first member had its turn before, or that is blocked.
+    /// Writes what became of the lanes, and gives the first of each its turn: due now or, with `hand_over` and where its
+    /// destination's queue yields freely, leased to the caller. Nothing happens to a lane whose first member had its turn before, or that is blocked.
     pub(crate) async fn settle(
         self,
         transaction: &mut PgConnection,
@@ -205,12 +205,17 @@ impl Lanes {
                    AND i.depth <= 0 AND i.blocked_by IS NULL
              ), head AS MATERIALIZED (
                  SELECT w.delivery_id, d.version
-                 FROM unnest($1::uuid[], $2::uuid[], $4::uuid[]) AS i(destination_id, lane, blocked_by)
+                 FROM unnest($1::uuid[], $2::uuid[], $4::uuid[], $5::bool[])
+                      AS i(destination_id, lane, blocked_by, hand_over)
                  CROSS JOIN LATERAL (
                      SELECT delivery_id, due_at FROM waiting
                      WHERE destination_id = i.destination_id AND lane = i.lane ORDER BY lane_seq LIMIT 1
                  ) w
-                 LEFT JOIN destinations d ON $5 AND d.id = i.destination_id AND d.state = 'active'
+                 LEFT JOIN LATERAL (
+                     SELECT d.version FROM destinations d JOIN queues q ON q.destination_id = d.id
+                     WHERE i.hand_over AND d.id = i.destination_id AND NOT q.blocked AND q.trial IS NULL
+                       AND COALESCE(q.hold_until <= statement_timestamp(), true)
+                 ) d ON true
                  WHERE i.blocked_by IS NULL AND w.due_at = 'infinity'
              )
              UPDATE waiting w SET reason = $6, leased = h.version IS NOT NULL,
@@ -223,7 +228,7 @@ impl Lanes {
         .bind(lanes)
         .bind(self.held.values().map(|held| held.depth).collect::<Vec<_>>())
         .bind(self.held.values().map(|held| held.blocked_by.map(Id::uuid)).collect::<Vec<_>>())
-        .bind(hand_over)
+        .bind(self.held.keys().map(|(destination, _)| hand_over && !queues.holds(*destination)).collect::<Vec<_>>())
         .bind(WaitReason::Turn as i16)
         .bind(micros(HANDOVER_LEASE))
         .fetch_all(transaction)

@@ -52,6 +52,11 @@ impl QueueChanges {
         change.hold_us = change.hold_us.max(Some(hold_us));
     }
 
+    /// Whether it is held from now on.
+    pub(crate) fn holds(&self, destination: DestinationId) -> bool {
+        self.queues.get(&destination).is_some_and(|change| change.hold_us.is_some())
+    }
+
     fn entry(&mut self, tenant: TenantId, destination: DestinationId) -> &mut Change {
         self.queues.entry(destination).or_insert(Change { tenant, depth: 0, due_us: None, hold_us: None })
     }

@@ -2,12 +2,14 @@
 //!
 //! Event types are matched here and not in SQL, so that they mean exactly what they mean when routing.
 
+use std::collections::HashSet;
+
 use signalpost_core::{
     DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId, EventId, Guarantee, LaneId,
     TenantId, Timestamp, id::DeliveryKind,
 };
 use signalpost_store::manage::ReplaySelection;
-use sqlx::{PgConnection, Postgres, QueryBuilder, Row};
+use sqlx::{PgConnection, Postgres, QueryBuilder, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
@@ -104,12 +106,18 @@ impl Matching<'_> {
         self.push_deliveries(&mut query, Some(after));
         query.push(" AND d.id <= ").push_bind(last);
         query.push(" ORDER BY d.id LIMIT ").push_bind(i64::try_from(room).unwrap_or(i64::MAX));
-        query.push(" FOR UPDATE OF d");
-        let rows = query.build().fetch_all(transaction).await?;
+        if !self.is_of_dead_letters() {
+            query.push(" FOR UPDATE OF d");
+        }
+        let rows = query.build().fetch_all(&mut *transaction).await?;
         let Some(last) = rows.last() else { return Ok(None) };
         let last = last.try_get("id")?;
+        let gone = self.lock_letters(transaction, &rows).await?;
         let mut ended = Vec::with_capacity(rows.len());
         for row in &rows {
+            if gone.contains(&row.try_get("id")?) {
+                continue;
+            }
             let event_type: String = row.try_get("event_type")?;
             if self.takes(&event_type) {
                 ended.push(Ended {
@@ -124,6 +132,29 @@ impl Matching<'_> {
             }
         }
         Ok(Some((ended, last)))
+    }
+
+    /// Locks dead letters that were found, after their deliveries, as everybody does. Gives those that are gone meanwhile.
+    async fn lock_letters(&self, transaction: &mut PgConnection, found: &[PgRow]) -> Result<HashSet<Uuid>, Failure> {
+        if !self.is_of_dead_letters() {
+            return Ok(HashSet::new());
+        }
+        let mut ids = found.iter().map(|row| row.try_get("id")).collect::<Result<HashSet<Uuid>, _>>()?;
+        let wanted: Vec<Uuid> = ids.iter().copied().collect();
+        sqlx::query("SELECT FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
+            .bind(&wanted)
+            .execute(&mut *transaction)
+            .await?;
+        let there: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT delivery_id FROM dead_letters WHERE delivery_id = ANY($1) ORDER BY delivery_id FOR UPDATE",
+        )
+        .bind(wanted)
+        .fetch_all(transaction)
+        .await?;
+        for id in there {
+            ids.remove(&id);
+        }
+        Ok(ids)
     }
 
     /// As [`Self::next_deliveries`], for events that the destination wants and that were never sent to it.

@@ -7,10 +7,11 @@ mod support;
 use std::{
     sync::{Arc, Mutex},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use signalpost_core::{TenantId, Timestamp};
+use signalpost_core::{DestinationId, TenantId, Timestamp};
 use signalpost_store::{
     Store,
     conformance::{self, Cut, Factory},
@@ -68,6 +69,10 @@ impl conformance::Database for Database {
 
     async fn make_room(&self, at: Timestamp) {
         self.database().make_room(at).await;
+    }
+
+    async fn backdate_failures(&self, destination: DestinationId, by: Duration) {
+        self.database().backdate_failures(destination, by).await;
     }
 
     async fn cut(&self, when: Cut) -> Option<Arc<dyn Store>> {

@@ -103,10 +103,11 @@ async fn a_change_is_told_to_other_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_notify_lost_is_found_by_the_poll() {
     let database = Database::new().await;
+    let destination = destination(&*database.store().await).await;
+    // It comes after that change: all that it hears of is that it listens, and its first poll.
     let store = database.store().await;
-    let destination = destination(&store).await;
     let mut changes = store.changes();
-    tokio::time::timeout(SOON, changes.wait_for(|count| *count > 2)).await.expect("it listens").expect("a watcher");
+    tokio::time::timeout(SOON, changes.wait_for(|count| *count > 1)).await.expect("it listens").expect("a watcher");
     // As if somebody else had changed it, without a word.
     changes.mark_unchanged();
     sqlx::query("UPDATE destinations SET version = version + 1, updated_at = clock_timestamp() WHERE id = $1")
@@ -174,7 +175,10 @@ async fn health_tells_a_schema_that_is_missing_or_old() {
     one.expect("the schema");
     other.expect("the schema");
     store.check().await.expect("healthy");
-    sqlx::query("UPDATE _sqlx_migrations SET version = version - 10").execute(&database.sql).await.expect("an older schema");
+    sqlx::query("UPDATE _sqlx_migrations SET version = version - 10")
+        .execute(&database.sql)
+        .await
+        .expect("an older schema");
     let old = store.check().await;
     assert!(matches!(old, Err(StoreError::Internal(_))), "{old:?}");
 }

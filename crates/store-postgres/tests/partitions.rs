@@ -4,7 +4,8 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use signalpost_core::DeadReason;
+use signalpost_core::{DeadReason, DeliveryId};
+use signalpost_runtime::SystemEntropy;
 use signalpost_store::{
     DispatchStore, ManageStore, ReadStore, ScheduleStore, dispatch::Next, ingest::Start, manage::Retried,
     schedule::Retention,
@@ -104,4 +105,38 @@ async fn a_long_reader_delays_the_drop_and_stops_nobody() {
         if now == before - 3 { Ok(()) } else { Err(format!("{now} partitions")) }
     })
     .await;
+}
+
+/// What a version before has left behind, and goes on writing, fits the schema that is added to; it can be added to again.
+#[tokio::test]
+async fn partitions_that_are_there_and_those_to_come_get_what_is_added() {
+    let database = Database::empty().await;
+    let run = |statements: &'static str| {
+        let sql = database.sql.clone();
+        async move { sqlx::raw_sql(statements).execute(&sql).await.expect("a migration") }
+    };
+    run(include_str!("../../../migrations/postgres/0001_schema.sql")).await;
+    database.make_room(now()).await;
+    let delivery = "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, event_type, state)
+        SELECT $1, $1, $1, $1, 'a', 1";
+    let waiting = "INSERT INTO waiting (delivery_id, tenant_id, destination_id, event_id, due_at, reason)
+        SELECT $1, $1, $1, $1, now(), 0";
+    for time in 0..3 {
+        if time > 0 {
+            run(include_str!("../../../migrations/postgres/0002_lanes.sql")).await;
+        }
+        let id = DeliveryId::new(now(), &SystemEntropy).uuid();
+        for statement in [delivery, waiting] {
+            sqlx::query(statement).bind(id).execute(&database.sql).await.expect("a row of the version before");
+        }
+    }
+    database.store().await.prepare_partitions(3).await.expect("more partitions");
+    let columns = "SELECT count(*) FROM information_schema.columns WHERE table_name LIKE 'deliveries_p%'
+        AND column_name IN ('lane', 'lane_seq', 'guarantee', 'born_at')";
+    let partitions = database.count("SELECT count(*) FROM pg_inherits WHERE inhparent = 'deliveries'::regclass").await;
+    assert!(partitions >= 5, "{partitions} partitions");
+    assert_eq!(database.count(columns).await, 4 * partitions);
+    let plain = "SELECT count(*) FROM deliveries d JOIN waiting w ON w.delivery_id = d.id
+        WHERE d.lane IS NULL AND d.guarantee IS NULL AND d.born_at IS NULL AND w.lane IS NULL AND w.claim IS NULL";
+    assert_eq!(database.count(plain).await, 3);
 }

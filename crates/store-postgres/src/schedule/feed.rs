@@ -11,7 +11,7 @@ use signalpost_store::schedule::{Due, FeedBudget};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::shares::shares;
+use super::{feed_statements as statements, shares::shares};
 use crate::{
     due::{self, Leased},
     error::Failure,
@@ -40,12 +40,7 @@ pub(super) async fn idle(connection: &mut PgConnection) -> Result<Option<Due>, F
 }
 
 async fn next_due(connection: &mut PgConnection) -> Result<(Timestamp, Option<Timestamp>), Failure> {
-    let row = sqlx::query(
-        "SELECT clock_timestamp() AS now,
-                (SELECT next_due FROM queues WHERE NOT blocked ORDER BY next_due LIMIT 1) AS next",
-    )
-    .fetch_one(connection)
-    .await?;
+    let row = sqlx::query(statements::NEXT_DUE).fetch_one(connection).await?;
     let next: Option<Time> = row.try_get("next")?;
     Ok((time(&row, "now")?, next.filter(|next| next.is_finite()).map(|next| next.0)))
 }
@@ -89,16 +84,10 @@ async fn due_queues(
     transaction: &mut PgConnection,
     budget: FeedBudget,
 ) -> Result<(Timestamp, Vec<Queue>, bool), Failure> {
-    let rows = sqlx::query(
-        "SELECT statement_timestamp() AS now, q.destination_id, q.tenant_id, q.depth, q.trial, d.version, d.feed_limit
-         FROM (SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY next_due, destination_id) AS turn
-               FROM queues WHERE NOT blocked AND next_due <= statement_timestamp()) q
-         JOIN destinations d ON d.id = q.destination_id AND d.state = 'active'
-         ORDER BY q.turn, q.next_due, q.destination_id LIMIT $1",
-    )
-    .bind(i64::try_from(budget.most).unwrap_or(i64::MAX).saturating_add(1))
-    .fetch_all(&mut *transaction)
-    .await?;
+    let rows = sqlx::query(statements::DUE_QUEUES)
+        .bind(i64::try_from(budget.most).unwrap_or(i64::MAX).saturating_add(1))
+        .fetch_all(&mut *transaction)
+        .await?;
     let now = match rows.first() {
         Some(row) => time(row, "now")?,
         None => crate::partitions::now(transaction).await?,
@@ -191,25 +180,13 @@ async fn lease(
         .filter(|queue| queue.share > 0)
         .map(|queue| (queue.destination_id.uuid(), i64::try_from(queue.share).unwrap_or(i64::MAX)))
         .unzip();
-    let rows = sqlx::query(
-        "WITH picked AS MATERIALIZED (
-             SELECT w.delivery_id
-             FROM unnest($1::uuid[], $2::bigint[]) AS q(destination_id, share)
-             CROSS JOIN LATERAL (
-                 SELECT delivery_id FROM waiting
-                 WHERE destination_id = q.destination_id AND due_at <= $3
-                 ORDER BY due_at, delivery_id LIMIT q.share FOR UPDATE SKIP LOCKED
-             ) w
-         )
-         UPDATE waiting w SET due_at = $4, leased = true FROM picked p WHERE w.delivery_id = p.delivery_id
-         RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.event_id, w.reason",
-    )
-    .bind(ids)
-    .bind(shares)
-    .bind(Time(now))
-    .bind(Time(until))
-    .fetch_all(transaction)
-    .await?;
+    let rows = sqlx::query(statements::LEASE)
+        .bind(ids)
+        .bind(shares)
+        .bind(Time(now))
+        .bind(Time(until))
+        .fetch_all(transaction)
+        .await?;
     rows.iter()
         .map(|row| {
             let destination_id = id(row, "destination_id")?;
@@ -249,28 +226,13 @@ async fn advance(
         .execute(&mut *transaction)
         .await?;
     // A statement of its own: it sees everything that was committed before the lock was ours.
-    let next: Vec<Time> = sqlx::query_scalar(
-        "UPDATE queues q SET
-             next_due = GREATEST(COALESCE(i.first_due, 'infinity'), $3, $3 + i.pace_us * interval '1 microsecond', q.hold_until,
-                                 q.paced_until),
-             paced_until = CASE WHEN i.pace_us > 0
-                 THEN GREATEST(q.paced_until, $3 + i.pace_us * interval '1 microsecond') ELSE q.paced_until END,
-             trial = CASE WHEN q.hold_until > $3 - $4 * interval '1 microsecond' THEN q.trial END,
-             spilled = q.spilled AND (COALESCE(i.first_due, 'infinity') <= $3 OR COALESCE(q.hold_until > $3, false)
-                 OR COALESCE(q.trial IS NOT NULL AND q.hold_until > $3 - $4 * interval '1 microsecond', false))
-         FROM (SELECT u.destination_id, u.pace_us,
-                      (SELECT w.due_at FROM waiting w WHERE w.destination_id = u.destination_id
-                       ORDER BY w.due_at LIMIT 1) AS first_due
-               FROM unnest($1::uuid[], $2::bigint[]) AS u(destination_id, pace_us)) i
-         WHERE q.destination_id = i.destination_id
-         RETURNING q.next_due",
-    )
-    .bind(ids)
-    .bind(paces)
-    .bind(Time(now))
-    .bind(micros(TRIAL_LIFE))
-    .fetch_all(transaction)
-    .await?;
+    let next: Vec<Time> = sqlx::query_scalar(statements::ADVANCE)
+        .bind(ids)
+        .bind(paces)
+        .bind(Time(now))
+        .bind(micros(TRIAL_LIFE))
+        .fetch_all(transaction)
+        .await?;
     Ok(left_out || next.into_iter().any(|next| next.0 <= now))
 }
 

@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod feed;
+mod feed_statements;
 mod reconcile;
 mod relay;
 pub(crate) mod replays;

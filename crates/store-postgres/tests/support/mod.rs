@@ -5,13 +5,17 @@
 
 pub mod commit_proxy;
 pub mod fixture;
+pub mod pauses;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
-use signalpost_core::{TenantId, Timestamp};
+use signalpost_core::{DestinationId, TenantId, Timestamp};
 use signalpost_runtime::SystemEntropy;
 use signalpost_store_postgres::{PostgresSettings, PostgresStore};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
@@ -64,6 +68,28 @@ impl Database {
             .expect("a new tenant");
     }
 
+    /// As if a destination had begun to fail so much earlier.
+    pub async fn backdate_failures(&self, destination: DestinationId, by: Duration) {
+        sqlx::query("UPDATE failing SET since = since - $2 * interval '1 second' WHERE destination_id = $1")
+            .bind(destination.uuid())
+            .bind(i64::try_from(by.as_secs()).expect("some days"))
+            .execute(&self.sql)
+            .await
+            .expect("an earlier time");
+    }
+
+    /// As if an hour had passed for all that waits.
+    pub async fn pass_time(&self) {
+        sqlx::raw_sql(
+            "UPDATE waiting SET due_at = due_at - interval '1 hour' WHERE due_at < 'infinity';
+             UPDATE queues SET next_due = next_due - interval '1 hour', hold_until = hold_until - interval '1 hour',
+                    paced_until = paced_until - interval '1 hour'",
+        )
+        .execute(&self.sql)
+        .await
+        .expect("an hour");
+    }
+
     /// One number.
     pub async fn count(&self, query: &'static str) -> i64 {
         sqlx::query_scalar(query).fetch_one(&self.sql).await.expect(query)
@@ -101,6 +127,50 @@ impl Database {
                 "SELECT count(*) FROM deliveries d
                  WHERE attempts <> (SELECT count(*) FROM attempts a WHERE a.delivery_id = d.id)
                     OR attempts <> COALESCE((SELECT max(number) FROM attempts a WHERE a.delivery_id = d.id), 0)",
+            ),
+            (
+                "a lane's depth is the number of its rows, and a lane with members has a row",
+                "SELECT count(*) FROM lanes l FULL JOIN (
+                     SELECT destination_id, lane, count(*) AS members FROM waiting WHERE lane IS NOT NULL GROUP BY 1, 2) w
+                 ON w.destination_id = l.destination_id AND w.lane = l.lane
+                 WHERE COALESCE(l.depth, 0) <> COALESCE(w.members, 0)",
+            ),
+            (
+                "a lane without members is there only while it is blocked",
+                "SELECT count(*) FROM lanes WHERE depth <= 0 AND blocked_by IS NULL",
+            ),
+            (
+                "only the first of a lane has a due time, and it has one unless the lane is blocked",
+                "SELECT count(*) FROM (
+                     SELECT w.due_at < 'infinity' AS runs, l.blocked_by IS NULL AS free,
+                            row_number() OVER (PARTITION BY w.destination_id, w.lane ORDER BY w.lane_seq) AS place
+                     FROM waiting w JOIN lanes l ON l.destination_id = w.destination_id AND l.lane = w.lane) m
+                 WHERE (runs AND place > 1) OR (NOT runs AND place = 1 AND free)",
+            ),
+            (
+                "what has no due time waits for its lane, and nothing else does",
+                "SELECT count(*) FROM waiting WHERE (due_at = 'infinity') <> (reason = 6) OR (reason = 6 AND lane IS NULL)",
+            ),
+            (
+                "what blocks a lane is a dead letter of it",
+                "SELECT count(*) FROM lanes l WHERE blocked_by IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM dead_letters d WHERE d.delivery_id = l.blocked_by AND d.lane = l.lane
+                         AND d.destination_id = l.destination_id)",
+            ),
+            (
+                "a delivery of a lane waits in it until it ends, in its place",
+                "SELECT count(*) FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id
+                 WHERE (d.lane IS NOT NULL AND d.state = 0)
+                    OR (d.state = 1 AND (d.lane, d.lane_seq) IS DISTINCT FROM (w.lane, w.lane_seq))",
+            ),
+            (
+                "no two of a lane that wait have the same place",
+                "SELECT count(*) FROM (SELECT FROM waiting WHERE lane IS NOT NULL
+                     GROUP BY destination_id, lane, lane_seq HAVING count(*) > 1) w",
+            ),
+            (
+                "what is sent once at most has one attempt at most",
+                "SELECT count(*) FROM deliveries WHERE guarantee = 1 AND attempts > 1",
             ),
             (
                 "a queued delivery has an event",
