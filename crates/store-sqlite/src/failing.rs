@@ -62,10 +62,10 @@ struct Failing {
 /// Disables active destinations that fail for longer than they want to be tried. One that is paused gets no attempts: it is
 /// judged when it is resumed.
 pub(crate) fn disable(tx: &Tx<'_>, most: usize) -> Outcome<usize> {
-    // A day is the least that one can ask for.
+    // A day is the least that one can ask for. CROSS: looked up from the few that fail, not the other way round.
     let candidates = tx.rows(
         "SELECT f.destination_id, d.tenant_id, f.since, f.attempts, d.spec
-         FROM failing f JOIN destinations d ON d.id = f.destination_id
+         FROM failing f CROSS JOIN destinations d ON d.id = f.destination_id
          WHERE f.since <= ?1 AND d.state = 'active' ORDER BY f.since, f.destination_id",
         [(tx.now - DAY).as_micros()],
         |row| {

@@ -94,7 +94,8 @@ impl Tx<'_> {
     /// Lets all lanes of a destination go on.
     pub(crate) fn unblock_lanes(&self, destination: DestinationId) -> Outcome<()> {
         let lanes = self.rows(
-            "UPDATE lanes SET blocked_by = NULL WHERE destination_id = ?1 AND blocked_by IS NOT NULL RETURNING lane",
+            "UPDATE lanes INDEXED BY lanes_blocked SET blocked_by = NULL
+             WHERE destination_id = ?1 AND blocked_by IS NOT NULL RETURNING lane",
             [key(destination)],
             |row| columns::lane(row, 0),
         )?;
