@@ -74,6 +74,7 @@ impl Process {
             secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
             state: DestinationState::Active,
             disabled_reason: None,
+            circuit: signalpost_core::CircuitRecord::default(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -98,6 +99,8 @@ impl Process {
             id: DeliveryId::new(now, entropy),
             destination_id: *to,
             start: Start::Queued,
+            lane: None,
+            guarantee: signalpost_core::Guarantee::default(),
         };
         let deliveries = if fan_out { Vec::new() } else { to.iter().map(born).collect::<Vec<_>>() };
         let targets = deliveries.iter().map(|delivery| Target {
@@ -156,7 +159,7 @@ impl Process {
             response_excerpt: Bytes::new(),
             error: None,
         };
-        self.store.write(&[DeliveryWrite::Attempt { target, attempt, next }]).await.unwrap();
+        self.store.write(&[DeliveryWrite::Attempt { target, attempt, next }], false).await.unwrap();
     }
 }
 
@@ -245,7 +248,7 @@ async fn a_detached_request_of_a_dead_process_is_recorded_and_tried_again() {
     let (_, targets) = process.post(&[destination.id], false, Vec::new()).await;
     let deadline = Duration::from_millis(5);
     let detach = DeliveryWrite::Detach { target: targets[0], attempt: 1, deadline };
-    process.store.write(&[detach]).await.unwrap();
+    process.store.write(&[detach], false).await.unwrap();
     let retry = process.retry(Settings::standalone());
     let messages = process.receive().await;
     assert_eq!((messages[0].delivery_id, messages[0].attempt), (targets[0].delivery_id, 2));
