@@ -109,8 +109,9 @@ fn only_stores_contain_sql() {
     let dependencies = dependencies();
     for (name, reached) in &dependencies {
         // The simulation runs the SQLite store's own code, and asks it what it wants to know.
-        let wires = ["signalpost", "signalpost-cluster", "signalpost-testkit", "signalpost-loadtest", "signalpost-simulation"]
-            .contains(&name.as_str());
+        let wires =
+            ["signalpost", "signalpost-cluster", "signalpost-testkit", "signalpost-loadtest", "signalpost-simulation"]
+                .contains(&name.as_str());
         if wires || name.starts_with("signalpost-store-") {
             continue;
         }
