@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use signalpost_core::{CircuitRecord, CircuitState, Destination, WaitReason, classify::Answer};
+use signalpost_core::{CircuitRecord, CircuitState, DeliveryState, Destination, WaitReason, classify::Answer};
 use signalpost_limits::CircuitView;
 use signalpost_store::dispatch::{DeliveryWrite, QueueHold};
 
 use super::harness::{Harness, always, ms};
 use crate::{
     Settings,
-    fakes::{FakeLimits, Script, closed, destination, destination_id, message, status},
+    fakes::{FakeLimits, Script, closed, delivery_id, destination, destination_id, message, standing, status},
 };
 
 fn quick(number: u8) -> Destination {
@@ -146,7 +146,9 @@ async fn one_that_was_open_is_asked_about_before_anything_is_sent() {
     assert_eq!(limits.reports.lock().unwrap()[0].trips, 3);
     // The shared state was lost: it is closed, and what was held is let go.
     limits.views.lock().unwrap().clear();
-    tokio::time::sleep(ms(10_001)).await;
+    tokio::time::sleep(ms(10_100)).await;
+    // It is old enough to be looked up.
+    it.store.state().standings.insert(delivery_id(2), standing(DeliveryState::Queued, 0));
     it.bus.send(message(2, 1));
     it.until("sent", |it| it.exchanger.started().len() == 1).await;
     it.until("told", |it| states(it) == [CircuitState::Closed]).await;
@@ -176,8 +178,7 @@ async fn the_healthy_and_those_without_a_circuit_are_not_reported() {
 async fn the_first_failure_tells_the_successes_before_it() {
     let limits = Arc::new(FakeLimits::default());
     let script: Script = Box::new(|outgoing| {
-        let failure =
-            if outgoing.delivery_id == crate::fakes::delivery_id(50) { Answer::Unreachable } else { status(200) };
+        let failure = if outgoing.delivery_id == delivery_id(50) { Answer::Unreachable } else { status(200) };
         (ms(1), Some(failure))
     });
     let it = Harness::with([destination(1)], script, Settings::default(), Some(limits.clone() as _));
