@@ -33,7 +33,7 @@ pub(crate) async fn hold(transaction: &mut PgConnection, holds: &[QueueHold]) ->
              trial = i.trial,
              spilled = CASE WHEN i.hold_us > 0 OR i.trial IS NOT NULL THEN true ELSE q.spilled AND q.depth > 0 END
          FROM unnest($1::uuid[], $2::bigint[], $3::int[]) AS i(destination_id, hold_us, trial), held h
-         WHERE q.destination_id = i.destination_id AND q.destination_id = h.destination_id",
+         WHERE q.destination_id = i.destination_id AND q.destination_id = h.destination_id AND q.destination_id = ANY($1)",
     )
     .bind(holds.keys().map(|id| id.uuid()).collect::<Vec<_>>())
     .bind(holds.values().map(|hold| micros(hold.hold)).collect::<Vec<_>>())

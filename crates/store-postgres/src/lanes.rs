@@ -70,11 +70,13 @@ impl Lanes {
             return Ok(());
         }
         let (destinations, lanes) = columns(&keys);
+        // One after the other, in the order of the keys.
         let rows = sqlx::query(
             "SELECT l.destination_id, l.lane, l.depth, l.blocked_by
              FROM unnest($1::uuid[], $2::uuid[]) AS i(destination_id, lane)
-             JOIN lanes l ON l.destination_id = i.destination_id AND l.lane = i.lane
-             ORDER BY l.destination_id, l.lane FOR UPDATE OF l",
+             CROSS JOIN LATERAL (
+                 SELECT * FROM lanes WHERE destination_id = i.destination_id AND lane = i.lane LIMIT 1 FOR UPDATE
+             ) l",
         )
         .bind(destinations)
         .bind(lanes)
@@ -134,7 +136,10 @@ impl Lanes {
     ) -> Result<(), Failure> {
         let rows = sqlx::query(
             "SELECT l.destination_id, l.lane FROM unnest($1::uuid[], $2::uuid[]) AS i(destination_id, blocked_by)
-             JOIN lanes l ON l.destination_id = i.destination_id AND l.blocked_by = i.blocked_by",
+             CROSS JOIN LATERAL (
+                 SELECT destination_id, lane FROM lanes
+                 WHERE destination_id = i.destination_id AND blocked_by = i.blocked_by LIMIT 1
+             ) l",
         )
         .bind(letters.iter().map(|(destination, _)| destination.uuid()).collect::<Vec<_>>())
         .bind(letters.iter().map(|(_, letter)| letter.uuid()).collect::<Vec<_>>())
@@ -192,17 +197,22 @@ impl Lanes {
             return Ok(Vec::new());
         }
         let (destinations, lanes) = columns(self.held.keys());
+        // Laid out such that every look-up goes by index, whatever the planner believes of the tables' sizes. The lanes' rows
+        // are locked, so they stay where they are.
         let rows = sqlx::query(
             "WITH settled AS (
-                 UPDATE lanes l SET depth = i.depth, blocked_by = i.blocked_by
-                 FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) AS i(destination_id, lane, depth, blocked_by)
-                 WHERE l.destination_id = i.destination_id AND l.lane = i.lane
-                   AND (i.depth > 0 OR i.blocked_by IS NOT NULL)
+                 INSERT INTO lanes (destination_id, lane, depth, blocked_by)
+                 SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) AS i(destination_id, lane, depth, blocked_by)
+                 WHERE i.depth > 0 OR i.blocked_by IS NOT NULL
+                 ON CONFLICT (destination_id, lane) DO UPDATE SET depth = EXCLUDED.depth, blocked_by = EXCLUDED.blocked_by
              ), gone AS (
-                 DELETE FROM lanes l
-                 USING unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) AS i(destination_id, lane, depth, blocked_by)
-                 WHERE l.destination_id = i.destination_id AND l.lane = i.lane
-                   AND i.depth <= 0 AND i.blocked_by IS NULL
+                 DELETE FROM lanes WHERE ctid = ANY(ARRAY(
+                     SELECT l.ctid
+                     FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::uuid[]) AS i(destination_id, lane, depth, blocked_by)
+                     CROSS JOIN LATERAL (
+                         SELECT ctid FROM lanes WHERE destination_id = i.destination_id AND lane = i.lane LIMIT 1
+                     ) l
+                     WHERE i.depth <= 0 AND i.blocked_by IS NULL))
              ), head AS MATERIALIZED (
                  SELECT w.delivery_id, d.version
                  FROM unnest($1::uuid[], $2::uuid[], $4::uuid[], $5::bool[])
@@ -221,7 +231,8 @@ impl Lanes {
              UPDATE waiting w SET reason = $6, leased = h.version IS NOT NULL,
                     due_at = CASE WHEN h.version IS NULL THEN statement_timestamp()
                                   ELSE statement_timestamp() + $7 * interval '1 microsecond' END
-             FROM head h WHERE w.delivery_id = h.delivery_id
+             FROM head h
+             WHERE w.delivery_id = h.delivery_id AND w.delivery_id = ANY(ARRAY(SELECT delivery_id FROM head))
              RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.event_id, w.due_at, h.version",
         )
         .bind(destinations)

@@ -249,10 +249,10 @@ pub(super) async fn give_back(
              SELECT w.delivery_id FROM waiting w
              JOIN unnest($1::uuid[], $2::timestamptz[]) AS i(delivery_id, due_at)
                   ON w.delivery_id = i.delivery_id AND w.due_at = i.due_at
-             WHERE w.leased FOR UPDATE OF w SKIP LOCKED
+             WHERE w.leased AND w.delivery_id = ANY($1) FOR UPDATE OF w SKIP LOCKED
          )
          UPDATE waiting w SET due_at = statement_timestamp(), leased = false FROM held h
-         WHERE w.delivery_id = h.delivery_id
+         WHERE w.delivery_id = h.delivery_id AND w.delivery_id = ANY($1)
          RETURNING w.tenant_id, w.destination_id",
     )
     .bind(uuids(deliveries.iter().map(|(id, _)| *id)))

@@ -22,7 +22,7 @@ pub const LEASE: &str = "WITH picked AS MATERIALIZED (
              ORDER BY due_at, delivery_id LIMIT q.share FOR UPDATE SKIP LOCKED
          ) w
      )
-     UPDATE waiting w SET due_at = $4, leased = true FROM picked p WHERE w.delivery_id = p.delivery_id
+     UPDATE waiting w SET due_at = $4, leased = true WHERE w.delivery_id = ANY(ARRAY(SELECT delivery_id FROM picked))
      RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.event_id, w.reason";
 
 /// Tells the queues, which are locked, when they are due next.
@@ -38,5 +38,5 @@ pub const ADVANCE: &str = "UPDATE queues q SET
                   (SELECT w.due_at FROM waiting w WHERE w.destination_id = u.destination_id
                    ORDER BY w.due_at LIMIT 1) AS first_due
            FROM unnest($1::uuid[], $2::bigint[]) AS u(destination_id, pace_us)) i
-     WHERE q.destination_id = i.destination_id
+     WHERE q.destination_id = i.destination_id AND q.destination_id = ANY($1)
      RETURNING q.next_due";
