@@ -66,7 +66,7 @@ async fn twenty_thousand_events_arrive_at_a_receiver_that_fails_most_of_the_time
     let dev = Dev::standalone();
     let retry = json!({"strategy": "exponential", "initial_ms": 50, "factor": 1.5, "max_ms": 2000, "max_attempts": 100, "jitter": 0.2});
     let faults = Faults::some(0.7, Failure::status(500));
-    let receiver = receiver(&dev, faults, json!({"retry": retry})).await;
+    let receiver = receiver(&dev, faults, json!({"retry": retry, "circuit": {"enabled": false}})).await;
     let output = tokio::task::block_in_place(|| send(&dev, &[], &events()));
     assert!(output.status.success(), "{}", stderr(&output));
     receiver.wait_for_events(EVENTS, PATIENCE).await.unwrap();
