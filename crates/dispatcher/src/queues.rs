@@ -10,6 +10,8 @@
 
 mod gate;
 mod pace;
+mod parking;
+mod permits;
 mod queue;
 mod shares;
 #[cfg(test)]
@@ -17,17 +19,15 @@ mod tests;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 pub(crate) use gate::Gate;
 use pace::Pace;
 use queue::Queue;
-use shares::{Shares, Use};
-use signalpost_bus::Partition;
-use signalpost_core::{DestinationId, DestinationSpec, TenantId, WaitReason, classify::MAX_RETRY_AFTER};
-use signalpost_limits::{SlotUse, TokenGrant, TokenRequest};
+use shares::Shares;
+use signalpost_core::{DestinationId, DestinationSpec, TenantId, WaitReason};
 use turns::Turns;
 
 use crate::job::Job;
@@ -251,84 +251,6 @@ impl Queues {
         None
     }
 
-    /// The tokens that are needed now, for as much as can be sent now.
-    pub(crate) fn wanted_tokens(&mut self) -> Vec<TokenRequest> {
-        let mut requests = Vec::new();
-        for id in std::mem::take(&mut self.wanting) {
-            let Some(queue) = self.queues.get_mut(&id) else { continue };
-            let free = free_for(&self.bounds, self.in_flight, &self.in_flight_of, queue.tenant);
-            let most =
-                self.gates.get(&id).map_or(usize::MAX, |gate| gate.most(queue.in_flight)).min(queue.max_in_flight);
-            let slots = most.saturating_sub(queue.in_flight).min(free);
-            match queue.wanted_tokens(id, slots) {
-                Some(request) => requests.push(request),
-                None => {
-                    queue.is_asking = false;
-                    // Others took the last room meanwhile: it is next when some of it is given back.
-                    if free == 0 {
-                        self.crowd(id);
-                    }
-                }
-            }
-        }
-        requests
-    }
-
-    /// What is to be told and asked of slots now.
-    pub(crate) fn wanted_slots(&mut self) -> Vec<SlotUse> {
-        let (queues, gates) = (&self.queues, &self.gates);
-        self.shares.wanted(|id| {
-            let Some(queue) = queues.get(&id) else { return Use::default() };
-            let most = match gates.get(&id) {
-                Some(Gate::Ramp { most }) => *most,
-                _ => u32::MAX,
-            };
-            let as_u32 = |number| u32::try_from(number).unwrap_or(u32::MAX);
-            let held = as_u32(queue.in_flight);
-            Use { held, waiting: as_u32(queue.jobs.len()), max: as_u32(queue.max_in_flight).min(most) }
-        })
-    }
-
-    /// What came of asking for slots. None: it could not be asked.
-    pub(crate) fn slots_granted(&mut self, told: &SlotUse, allowed: Option<u32>, asked_at: Duration, now: Duration) {
-        self.shares.granted(told, allowed, asked_at, now);
-        self.make_ready(told.destination_id);
-    }
-
-    /// Whether there are shares of slots to renew.
-    pub(crate) fn has_slots(&self) -> bool {
-        self.shares.has_any()
-    }
-
-    /// Begins to renew all shares of slots.
-    pub(crate) fn renew_slots(&mut self) {
-        self.shares.renew();
-    }
-
-    /// All shares, given back at the end.
-    pub(crate) fn give_slots_back(&mut self) -> Vec<SlotUse> {
-        self.shares.give_back()
-    }
-
-    /// How many dispatchers live.
-    pub(crate) const fn set_alive(&mut self, alive: u32) {
-        self.shares.set_alive(alive);
-    }
-
-    /// What came of asking for tokens. None: it could not be asked; later.
-    pub(crate) fn granted(&mut self, request: &TokenRequest, grant: Option<TokenGrant>, now: Duration) {
-        let Some(queue) = self.queues.get_mut(&request.destination_id) else { return };
-        queue.is_asking = false;
-        let grant = grant.unwrap_or(TokenGrant { granted: 0, retry_after: TOKEN_LIFE });
-        queue.tokens = grant.granted;
-        queue.tokens_until = now + TOKEN_LIFE;
-        if grant.granted < request.wanted {
-            // Never at once again, whatever the answer says.
-            queue.tokens_at = now + grant.retry_after.max(Duration::from_millis(1));
-        }
-        self.make_ready(request.destination_id);
-    }
-
     /// A request ended.
     pub(crate) fn ended(&mut self, id: DestinationId, now: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -347,20 +269,6 @@ impl Queues {
         }
         self.forget_if_idle(id, now);
         self.uncrowd();
-    }
-
-    /// A destination asked to be left alone. What waits for it goes to the store, where that is for long. Says whether
-    /// that was news.
-    pub(crate) fn slow_down(&mut self, id: DestinationId, pause: Duration, now: Duration) -> (bool, Vec<Parked>) {
-        let mut parked = Vec::new();
-        let Some(queue) = self.queues.get_mut(&id) else { return (false, parked) };
-        let until = now + pause.min(MAX_RETRY_AFTER);
-        let is_news = until > queue.slow_until.max(now) + SLOW;
-        queue.slow_until = queue.slow_until.max(until);
-        if until > now + self.bounds.wait {
-            self.park_all(id, now, &mut parked);
-        }
-        (is_news, parked)
     }
 
     /// Lets the next one go that waits for room and now has it.
@@ -388,117 +296,6 @@ impl Queues {
     /// When [`Self::overdue`] has something to do.
     pub(crate) fn next_timer(&self) -> Option<Duration> {
         self.timers.first().map(|(at, _)| *at)
-    }
-
-    /// What has waited for too long. Also looks again at queues that waited for tokens. With `keep` nothing is given
-    /// back, and what waited waits anew: it is not the destinations that are slow, it is us.
-    pub(crate) fn overdue(&mut self, now: Duration, keep: bool) -> Vec<Parked> {
-        let mut parked = Vec::new();
-        while let Some((at, id)) = self.timers.first().copied()
-            && at <= now
-        {
-            self.timers.pop_first();
-            let Some(queue) = self.queues.get_mut(&id) else { continue };
-            queue.timer = None;
-            let is_ours = keep || !(queue.is_slow(now) || self.gates.get(&id).is_some_and(|gate| gate.holds()));
-            if keep {
-                for job in &mut queue.jobs {
-                    job.since = now;
-                }
-            } else if !is_ours {
-                self.park_older(id, self.bounds.wait, now, &mut parked);
-            }
-            let Some(queue) = self.queues.get_mut(&id) else { continue };
-            if let Some(first) = queue.jobs.front() {
-                let soonest = if is_ours { LOOK_AGAIN } else { Duration::from_millis(1) };
-                let too_late = (first.since + self.bounds.wait).max(now + soonest);
-                let open_at = queue.open_at();
-                self.arm(id, if open_at > now { too_late.min(open_at) } else { too_late });
-                self.make_ready(id);
-            }
-            self.forget_if_idle(id, now);
-        }
-        parked
-    }
-
-    /// Makes room when it is short: slow destinations, and those that crowd out others, give back what waits.
-    pub(crate) fn shed(&mut self, now: Duration) -> Vec<Parked> {
-        let mut parked = Vec::new();
-        let gives = |(id, queue): &(&DestinationId, &Queue)| {
-            let is_slow = queue.is_slow(now) || queue.is_crowded || self.gates.get(id).is_some_and(|gate| gate.holds());
-            is_slow && queue.is_late(now)
-        };
-        let slow: Vec<_> = self.queues.iter().filter(gives).map(|(id, _)| *id).collect();
-        for id in slow {
-            self.park_older(id, SLOW, now, &mut parked);
-            self.forget_if_idle(id, now);
-        }
-        parked
-    }
-
-    /// Takes all jobs of a destination.
-    pub(crate) fn take_all(&mut self, id: DestinationId, now: Duration) -> Vec<Job> {
-        let Some(queue) = self.queues.get_mut(&id) else { return Vec::new() };
-        let jobs: Vec<_> = std::mem::take(&mut queue.jobs).into();
-        for job in &jobs {
-            self.left(job, now);
-        }
-        self.forget_if_idle(id, now);
-        jobs
-    }
-
-    /// Gives back what waits for a circuit, but for the first `keep`.
-    pub(crate) fn park_beyond(&mut self, id: DestinationId, keep: usize, now: Duration) -> Vec<Parked> {
-        let mut parked = Vec::new();
-        let Some(queue) = self.queues.get_mut(&id) else { return parked };
-        let gate = self.gates.get(&id).copied();
-        let jobs = queue.jobs.split_off(queue.jobs.len().min(keep));
-        parked.extend(jobs.into_iter().map(|job| queue.park(job, self.bounds.park, gate, now)));
-        for parked in &parked {
-            self.left(&parked.job, now);
-        }
-        self.forget_if_idle(id, now);
-        parked
-    }
-
-    /// Takes all jobs that came from these partitions.
-    pub(crate) fn take_partitions(&mut self, partitions: &[Partition], now: Duration) -> Vec<Job> {
-        let mut taken = Vec::new();
-        for id in self.queues.keys().copied().collect::<Vec<_>>() {
-            let Some(queue) = self.queues.get_mut(&id) else { continue };
-            let (gone, kept): (VecDeque<_>, _) = std::mem::take(&mut queue.jobs)
-                .into_iter()
-                .partition(|job| job.place.is_some_and(|place| partitions.contains(&place.partition)));
-            queue.jobs = kept;
-            taken.extend(gone);
-            self.forget_if_idle(id, now);
-        }
-        for job in &taken {
-            self.left(job, now);
-        }
-        taken
-    }
-
-    /// Takes every job, at the end.
-    pub(crate) fn take_everything(&mut self) -> Vec<Job> {
-        (self.queued, self.bytes) = (0, 0);
-        self.queues.values_mut().flat_map(|queue| std::mem::take(&mut queue.jobs)).collect()
-    }
-
-    fn park_older(&mut self, id: DestinationId, wait: Duration, now: Duration, parked: &mut Vec<Parked>) {
-        let gate = self.gates.get(&id).copied();
-        let Some(queue) = self.queues.get_mut(&id) else { return };
-        let before = parked.len();
-        while let Some(job) = queue.jobs.pop_front_if(|job| now.saturating_sub(job.since) >= wait) {
-            parked.push(queue.park(job, self.bounds.park, gate, now));
-        }
-        for parked in &parked[before..] {
-            self.left(&parked.job, now);
-        }
-    }
-
-    fn park_all(&mut self, id: DestinationId, now: Duration, parked: &mut Vec<Parked>) {
-        self.park_older(id, Duration::ZERO, now, parked);
     }
 
     /// Lets a queue wait for room among all.

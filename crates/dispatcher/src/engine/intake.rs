@@ -121,9 +121,12 @@ impl Engine {
         }
         let mut lacking: Vec<_> = batch
             .iter()
-            .map(|incoming| &incoming.job.message)
-            .filter(|message| self.cache.lacks(message.destination_id, message.destination_version))
-            .map(|message| message.destination_id)
+            .filter(|incoming| {
+                let message = &incoming.job.message;
+                // What another dispatcher had before us tells that its circuit may not be as we know it.
+                incoming.reread || self.cache.lacks(message.destination_id, message.destination_version)
+            })
+            .map(|incoming| incoming.job.message.destination_id)
             .collect();
         lacking.sort_unstable();
         lacking.dedup();

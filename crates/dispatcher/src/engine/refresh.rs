@@ -46,13 +46,19 @@ impl Engine {
         self.refresh_at = now + self.settings.poll;
         for destination in destinations {
             let id = destination.id;
-            self.circuits.changed(&destination, self.settings.detach_grace);
+            let grace = self.settings.detach_grace;
+            self.circuits.changed(&destination, grace);
+            if let Some(gate) = self.circuits.loaded(&destination, grace, now) {
+                self.queues.set_gate(id, Some(gate));
+            }
             let is_newer = self.cache.get(id).is_none_or(|known| known.version < destination.version);
             self.cache.put(destination, |id| self.queues.holds(id));
             if !is_newer {
                 continue;
             }
-            if let Some(Gate::Open { until }) = self.queues.gate(id) {
+            if let Some(Gate::Open { until }) = self.queues.gate(id)
+                && until > now
+            {
                 // The change let its stored queue go, but its circuit is as it was.
                 self.tellings.hold(id, until.saturating_sub(now), self.circuits.trial(id), now);
             }

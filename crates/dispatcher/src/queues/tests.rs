@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use signalpost_bus::Place;
 
+use signalpost_limits::{SlotUse, TokenGrant};
+
 use super::*;
 use crate::fakes::{destination, destination_id, limited, message};
 

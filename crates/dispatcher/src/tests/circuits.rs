@@ -216,3 +216,23 @@ async fn a_wish_to_be_left_alone_is_told_to_the_store_once() {
     assert_eq!(hold.trial, None);
     assert!((ms(29_000)..=ms(30_000)).contains(&hold.hold), "{hold:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_another_dispatcher_had_before_is_looked_up_with_its_circuit() {
+    let limits = Arc::new(FakeLimits::default());
+    let it =
+        Harness::with([destination(1)], always(ms(1), status(200)), Settings::default(), Some(limits.clone() as _));
+    it.bus.send(message(1, 1));
+    it.until_all_done().await;
+    // Elsewhere it opened since.
+    let record = CircuitRecord { state: CircuitState::Open, trips: 1, ..CircuitRecord::default() };
+    it.store.state().destinations.get_mut(&destination_id(1)).unwrap().circuit = record.clone();
+    let open = CircuitView { state: CircuitState::Open, open_for: ms(10_000), record, ..closed() };
+    limits.views.lock().unwrap().insert(destination_id(1), open);
+    it.store.state().standings.insert(delivery_id(2), standing(DeliveryState::Queued, 0));
+    let place = it.bus.next_place();
+    it.bus.push(signalpost_bus::Delivered::Message { place, message: Arc::new(message(2, 1)), reread: true });
+    it.until_all_done().await;
+    assert!(matches!(parked(&it, 2), Some((WaitReason::Circuit, _))));
+    assert_eq!(it.exchanger.started().len(), 1);
+}
