@@ -171,7 +171,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Unavailable(cause) => {
                 tracing::warn!(error = %cause, "the store is unavailable");
-                Self::unavailable("The store cannot be reached now.")
+                Self::unavailable("The store does not take this now: it is away, busy, or out of space.")
             }
             StoreError::Data(cause) => {
                 tracing::warn!(error = %cause, "the store refused data that had passed validation");
