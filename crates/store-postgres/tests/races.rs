@@ -141,7 +141,7 @@ impl Client {
             }
             events.push(new);
         }
-        let key = self.draw(60);
+        let key = self.draw(150);
         let mut unit = fixture::unit(&self.store, events).await;
         unit.claim = Some(claim(&key.to_string(), 1));
         let mut group = fixture::group(vec![unit]);

@@ -1,5 +1,7 @@
 //! What a destination costs the feed of which very many deliveries wait: `docs/feed-plans.md` shows the plans that this prints.
 
+#![allow(clippy::expect_used, reason = "what fails in a helper fails the test")]
+
 mod support;
 
 #[path = "../src/schedule/feed_statements.rs"]
