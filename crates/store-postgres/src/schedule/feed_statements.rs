@@ -12,18 +12,21 @@ pub const DUE_QUEUES: &str =
      JOIN destinations d ON d.id = q.destination_id AND d.state = 'active'
      ORDER BY q.turn, q.next_due, q.destination_id LIMIT $1";
 
-/// Takes so many due rows of each of these queues.
+/// Takes so many due rows of each of these queues, and gives them in the order in which they were due.
 pub const LEASE: &str = "WITH picked AS MATERIALIZED (
-         SELECT w.delivery_id
-         FROM unnest($1::uuid[], $2::bigint[]) AS q(destination_id, share)
+         SELECT w.delivery_id, w.due_at, q.place
+         FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS q(destination_id, share, place)
          CROSS JOIN LATERAL (
-             SELECT delivery_id FROM waiting
+             SELECT delivery_id, due_at FROM waiting
              WHERE destination_id = q.destination_id AND due_at <= $3
              ORDER BY due_at, delivery_id LIMIT q.share FOR UPDATE SKIP LOCKED
          ) w
+     ), taken AS (
+         UPDATE waiting SET due_at = $4, leased = true WHERE delivery_id = ANY(ARRAY(SELECT delivery_id FROM picked))
+         RETURNING delivery_id, tenant_id, destination_id, event_id, reason
      )
-     UPDATE waiting w SET due_at = $4, leased = true WHERE w.delivery_id = ANY(ARRAY(SELECT delivery_id FROM picked))
-     RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.event_id, w.reason";
+     SELECT t.delivery_id, t.tenant_id, t.destination_id, t.event_id, t.reason
+     FROM taken t JOIN picked p ON p.delivery_id = t.delivery_id ORDER BY p.place, p.due_at, p.delivery_id";
 
 /// Tells the queues, which are locked, when they are due next.
 pub const ADVANCE: &str = "UPDATE queues q SET
