@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use signalpost_bus::{Message, Origin};
 use signalpost_core::{Clock, DeliveryState, Destination, DestinationId, Timestamp};
 use signalpost_limits::{Claimed, Limits, Owner};
-use signalpost_store::{DispatchStore, dispatch::Standing};
+use signalpost_store::{DispatchStore, HANDOVER_LEASE, dispatch::Standing};
 use signalpost_telemetry::names;
 
 use crate::{backoff::Backoff, job::Job};
@@ -54,6 +54,7 @@ impl Admission {
         }
         let passed = self.examine(batch, now, &mut admitted).await;
         self.claim(passed, &mut admitted).await;
+        self.take_over(&mut admitted).await;
         admitted
     }
 
@@ -126,6 +127,44 @@ impl Admission {
         passed
     }
 
+    /// Several dispatchers may have the message of a delivery of a lane, and claims are no more than economy: the store says
+    /// whose it is, and for how long.
+    async fn take_over(&self, admitted: &mut Admitted) {
+        let lease = |job: &Job| match job.message.origin {
+            Origin::Feed { leased_until } if job.message.lane.is_some() && job.place.is_some() => {
+                Some((job.message.delivery_id, leased_until))
+            }
+            _ => None,
+        };
+        let leases: Vec<_> = admitted.ready.iter().filter_map(lease).collect();
+        if leases.is_empty() {
+            return;
+        }
+        let mut backoff = Backoff::new();
+        let mut asked_at;
+        let answers = loop {
+            asked_at = self.clock.elapsed();
+            match self.store.take_over(&leases).await {
+                Ok(answers) if answers.len() == leases.len() => break answers,
+                Ok(_) => tracing::error!("as many answers as leases were expected"),
+                Err(error) => tracing::warn!(error = %error, "leases not taken over; trying again"),
+            }
+            backoff.wait().await;
+        };
+        let mut answers = answers.into_iter();
+        for mut job in std::mem::take(&mut admitted.ready) {
+            if lease(&job).is_none() {
+                admitted.ready.push(job);
+            } else if answers.next() == Some(true) {
+                job.lease_end = Some(asked_at + HANDOVER_LEASE);
+                admitted.ready.push(job);
+            } else {
+                metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "taken_over").increment(1);
+                admitted.dropped.push(job);
+            }
+        }
+    }
+
     async fn claim(&self, passed: Vec<Job>, admitted: &mut Admitted) {
         // What was handed over is leased to us by the store itself.
         let (handed_over, passed): (Vec<_>, Vec<_>) = passed.into_iter().partition(|job| job.place.is_none());
@@ -155,7 +194,7 @@ impl Admission {
 }
 
 /// Whether a suspect is still to be sent; the reason why not.
-fn judge(message: &Message, standing: Option<Standing>) -> Result<(), &'static str> {
+pub(crate) fn judge(message: &Message, standing: Option<Standing>) -> Result<(), &'static str> {
     let standing = standing.ok_or("unknown")?;
     if standing.state.is_final() {
         return Err("ended");

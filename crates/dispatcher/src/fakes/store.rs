@@ -48,6 +48,8 @@ pub(crate) struct StoreState {
     /// Heartbeats and farewells, when and whose.
     pub heartbeats: Vec<(Duration, u64)>,
     pub farewells: Vec<u64>,
+    /// Leases that were taken over.
+    pub taken_over: BTreeSet<(DeliveryId, Timestamp)>,
     /// How many dispatchers there are besides this one.
     pub others: u32,
     pub holds: Vec<(Duration, QueueHold)>,
@@ -214,6 +216,11 @@ impl DispatchStore for FakeStore {
         let now = self.start.elapsed();
         state.heartbeats.push((now, dispatcher));
         Ok(state.others + 1)
+    }
+
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+        let mut state = self.check()?;
+        Ok(leases.iter().map(|lease| state.taken_over.insert(*lease)).collect())
     }
 
     async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {
