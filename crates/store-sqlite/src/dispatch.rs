@@ -13,7 +13,7 @@ use signalpost_store::{
 use crate::{
     SqliteStore,
     columns::{self, DESTINATION, EVENT, key},
-    destinations, holds, outcomes,
+    destinations, feed, holds, outcomes,
 };
 
 /// A change is stamped before it is committed: who polls looks back that far.
@@ -110,6 +110,11 @@ impl DispatchStore for SqliteStore {
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
         Ok(self.inner.dispatchers.beat(dispatcher, self.now()))
+    }
+
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+        let leases = leases.to_vec();
+        SqliteStore::write(self, move |tx| feed::take_over(tx, &leases)).await
     }
 
     async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use std::{
 use rusqlite::{Connection, params};
 use signalpost_core::{DeliveryId, DestinationId, Event, EventId, Guarantee, LaneId, TenantId, Timestamp, WaitReason};
 use signalpost_store::{
-    NEVER,
+    HANDOVER_LEASE, NEVER,
     dispatch::Target,
     schedule::{Due, DueDelivery, FeedBudget},
 };
@@ -274,6 +274,31 @@ fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)
     let mut rows = statement.query(params![key(event), MAX_DATA_BYTES])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     Ok(Some((Arc::new(columns::event(row, 0)?), row.get(7)?)))
+}
+
+/// Moves the marks of leases that are still as they are named.
+pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outcome<Vec<bool>> {
+    let until = tx.now + HANDOVER_LEASE;
+    let take = |(delivery, mark): &(DeliveryId, Timestamp)| {
+        let taken = tx.row(
+            "UPDATE waiting SET due_at = ?3 WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1
+             RETURNING tenant_id, destination_id, event_id",
+            params![key(*delivery), mark.as_micros(), until.as_micros()],
+            |row| {
+                Ok(Target {
+                    delivery_id: *delivery,
+                    tenant_id: id(row, 0)?,
+                    destination_id: id(row, 1)?,
+                    event_id: id(row, 2)?,
+                })
+            },
+        )?;
+        if let Some(target) = &taken {
+            tx.due(target, until);
+        }
+        Ok(taken.is_some())
+    };
+    leases.iter().map(take).collect()
 }
 
 /// Ends leases that are still theirs: due now.

@@ -51,6 +51,14 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// `Unavailable`: unknown; repeat. `Data`: one is refused; split.
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError>;
 
+    /// Takes over leases that the feed gave, each named by its mark, for [`crate::HANDOVER_LEASE`]: for deliveries of lanes, of which
+    /// several dispatchers may have the message. Whether it is the caller's, in the order of the leases: the mark moves, so whoever
+    /// asks second with the old one, or asks again, gets false. An answer that is lost costs no more than that lease.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError>;
+
     /// This dispatcher lives: how many do, itself included. Called every second; one that was not heard of for
     /// [`crate::HEARTBEAT_LIFE`], by the store's clock, does not count. For shares while the limits are away.
     ///

@@ -300,6 +300,10 @@ impl DispatchStore for Fake {
         Err(StoreError::Internal("not asked for by retry".to_owned()))
     }
 
+    async fn take_over(&self, _: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+        Err(StoreError::Internal("not asked for by retry".to_owned()))
+    }
+
     async fn farewell(&self, _: u64) -> Result<(), StoreError> {
         Err(StoreError::Internal("not asked for by retry".to_owned()))
     }

@@ -94,6 +94,7 @@ hand_on! { DispatchStore for GatedStore {
     examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
     events(ids: &[EventId]) -> Vec<Arc<Event>>;
     heartbeat(dispatcher: u64) -> u32;
+    take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
     farewell(dispatcher: u64) -> ();
     hold_queues(holds: &[QueueHold]) -> ();
     record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();

@@ -4,6 +4,7 @@ mod apply;
 mod circuits;
 mod decide;
 mod fast;
+mod leases;
 mod reads;
 mod write;
 
@@ -55,6 +56,10 @@ impl DispatchStore for PostgresStore {
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
         Ok(transact!(self, |transaction| dispatchers::beat(transaction, dispatcher))?)
+    }
+
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+        Ok(transact!(self, |transaction| leases::take_over(transaction, leases))?)
     }
 
     async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {

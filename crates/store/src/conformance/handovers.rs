@@ -24,6 +24,7 @@ super::cases![
     what_does_not_end_hands_nothing_over,
     a_queue_that_is_held_hands_nothing_over,
     what_was_handed_over_is_written_as_any_other,
+    what_was_fed_is_taken_over_once,
 ];
 
 const LATER: Duration = Duration::from_secs(600);
@@ -56,6 +57,27 @@ async fn the_next_one_is_handed_over(world: &World) {
     world.store.give_back(&[(handed.delivery_id, handed.leased_until)]).await.unwrap();
     let fed = world.take_all().await;
     assert_eq!(fed.iter().map(told).collect::<Vec<_>>(), [told(handed)]);
+}
+
+async fn what_was_fed_is_taken_over_once(world: &World) {
+    let destination = world.ordered(OnDead::Continue).await;
+    let line = world.line(&destination, "a", 2).await;
+    let fed = world.take_all().await;
+    assert_eq!(fed.iter().map(of).collect::<Vec<_>>(), [line[0]]);
+    let lease = (fed[0].delivery_id, fed[0].leased_until);
+    // Two dispatchers have the message, one of them twice.
+    let follower = (line[1].delivery_id, crate::NEVER);
+    let one = world.store.take_over(&[follower, lease]);
+    let other = world.store.take_over(&[lease, lease]);
+    let (one, other) = futures::future::join(one, other).await;
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert!(!one[0], "a follower is leased to nobody");
+    assert_ne!(one[1], other[0] || other[1], "{one:?} {other:?}");
+    let standing = world.standing(lease.0).await;
+    assert_ne!(standing.waiting.map(|(mark, _)| mark), Some(lease.1));
+    assert!(standing.lease_left.is_some_and(|left| left <= HANDOVER_LEASE));
+    assert_eq!(world.store.take_over(&[lease]).await.unwrap(), [false]);
+    assert!(world.taken().await.is_empty());
 }
 
 async fn only_who_asks_for_it_takes_over(world: &World) {
