@@ -112,10 +112,10 @@ impl Database {
                 "SELECT count(*) FROM waiting w WHERE NOT EXISTS (SELECT FROM queues q WHERE q.destination_id = w.destination_id)",
             ),
             (
-                "no queue sleeps on when its first row is due, but for a hold",
+                "no queue sleeps on when its first row is due, but for a hold or its pace",
                 "SELECT count(*) FROM queues q WHERE depth > 0 AND next_due > GREATEST(
                      (SELECT min(due_at) FROM waiting w WHERE w.destination_id = q.destination_id) + interval '1 second',
-                     hold_until, clock_timestamp())",
+                     hold_until, paced_until, clock_timestamp())",
             ),
             (
                 "a queue is open where and only where its destination is active",
