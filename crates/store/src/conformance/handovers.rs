@@ -67,9 +67,8 @@ async fn what_was_fed_is_taken_over_once(world: &World) {
     let lease = (fed[0].delivery_id, fed[0].leased_until);
     // Two dispatchers have the message, one of them twice.
     let follower = (line[1].delivery_id, crate::NEVER);
-    let one = world.store.take_over(&[follower, lease]);
-    let other = world.store.take_over(&[lease, lease]);
-    let (one, other) = futures::future::join(one, other).await;
+    let (of_one, of_other) = ([follower, lease], [lease, lease]);
+    let (one, other) = futures::future::join(world.store.take_over(&of_one), world.store.take_over(&of_other)).await;
     let (one, other) = (one.unwrap(), other.unwrap());
     assert!(!one[0], "a follower is leased to nobody");
     assert_ne!(one[1], other[0] || other[1], "{one:?} {other:?}");
