@@ -170,6 +170,7 @@ delegate! {
     fn events(ids: &[EventId]) -> Vec<Arc<Event>>;
     fn write(batch: &[DeliveryWrite], hand_over: bool) -> WriteReport;
     fn heartbeat(dispatcher: u64) -> u32;
+    fn take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
     fn farewell(dispatcher: u64) -> ();
     fn hold_queues(holds: &[QueueHold]) -> ();
     fn record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
