@@ -339,12 +339,12 @@ mod tests {
     #[test]
     fn a_newer_neighbour_is_read_and_its_unknown_fields_are_ignored() {
         let head =
-            GOLDEN_HEAD.replacen('{', r#"{"lane":{"seq":4},"#, 1).replace(r#""meta":{"#, r#""meta":{"later":1,"#);
+            GOLDEN_HEAD.replacen('{', r#"{"colour":{"hue":4},"#, 1).replace(r#""meta":{"#, r#""meta":{"later":1,"#);
         let mut bytes = u32::try_from(head.len()).unwrap().to_be_bytes().to_vec();
         bytes.extend_from_slice(head.as_bytes());
         bytes.extend_from_slice(b"{\"total\":12.50}");
-        assert_eq!(decode(Some(b"2"), &bytes.clone().into()), Ok(message()));
-        assert_eq!(decode(Some(b"3"), &bytes.into()), Err(Undecodable::Newer(3)));
+        assert_eq!(decode(Some(b"4"), &bytes.clone().into()), Ok(message()));
+        assert_eq!(decode(Some(b"5"), &bytes.into()), Err(Undecodable::Newer(5)));
     }
 
     #[test]

@@ -221,9 +221,12 @@ pub async fn receiver() -> Receiver {
         .expect("a free port")
 }
 
-/// The retry policy of the fault tests: quick, patient.
+/// The retry policy of the fault tests: quick, patient, and nothing waits for a circuit.
 pub fn patient_retry() -> Value {
-    json!({"retry": {"strategy": "exponential", "initial_ms": 50, "factor": 1.5, "max_ms": 2000, "max_attempts": 100, "jitter": 0.2}})
+    json!({
+        "retry": {"strategy": "exponential", "initial_ms": 50, "factor": 1.5, "max_ms": 2000, "max_attempts": 100, "jitter": 0.2},
+        "circuit": {"enabled": false},
+    })
 }
 
 /// Producers that post events until they are told to stop, each event until it is accepted.
