@@ -82,6 +82,8 @@ fn largest_file(folder: &Path) -> u64 {
 /// Producers are told when to come again; reading goes on.
 async fn tell(dev: &Dev, refused: &Refused) {
     assert_eq!(refused.problem["code"], json!("unavailable"), "{}", refused.problem);
+    // What was refused may have left room for a smaller one; now there is none at all.
+    dev.limit_files(Some(4096));
     let client: Client = dev.client();
     let (status, retry_after) = client.header_of("/v1/events", &event("first"), "retry-after").await.unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
