@@ -230,8 +230,9 @@ async fn a_failed_attempt_comes_back_after_its_pause() {
     for _ in 0..20 {
         let (_, targets) = process.post(&[destination.id], false, Vec::new()).await;
         let pause = Duration::from_millis(50);
-        process.write_attempt(targets[0], 1, AttemptOutcome::Retry, Next::Retry { after: pause }).await;
+        // The pause counts from within the write, whose answer may come late.
         let written = process.clock.elapsed();
+        process.write_attempt(targets[0], 1, AttemptOutcome::Retry, Next::Retry { after: pause }).await;
         let messages = process.receive().await;
         let waited = process.clock.elapsed() - written;
         assert_eq!((messages[0].delivery_id, messages[0].attempt), (targets[0].delivery_id, 2));

@@ -50,6 +50,8 @@ pub(crate) struct StoreState {
     pub farewells: Vec<u64>,
     /// Leases that were taken over.
     pub taken_over: BTreeSet<(DeliveryId, Timestamp)>,
+    /// How long that takes.
+    pub taking_over: Duration,
     /// How many dispatchers there are besides this one.
     pub others: u32,
     pub holds: Vec<(Duration, QueueHold)>,
@@ -219,6 +221,8 @@ impl DispatchStore for FakeStore {
     }
 
     async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+        let takes = self.check()?.taking_over;
+        sleep(takes).await;
         let mut state = self.check()?;
         Ok(leases.iter().map(|lease| state.taken_over.insert(*lease)).collect())
     }

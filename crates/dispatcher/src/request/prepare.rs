@@ -19,8 +19,6 @@ use crate::{
 
 /// A token is used within that time, or lost.
 const TOKEN_LIFE: Duration = Duration::from_millis(50);
-/// What was examined so long ago is examined once more before it is sent in a lane.
-const LOOKED_AT: Duration = Duration::from_millis(10);
 /// How long a request waits for a token that was lost while the store was asked.
 const TOKEN_WAIT: Duration = Duration::from_secs(2);
 
@@ -85,9 +83,6 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
                 (false, Some(_)) => continue,
             }
         }
-        if claimed_at.is_none() && !is_still_due(context, &job).await {
-            return Ok(Prepared::Dropped("lease"));
-        }
         if claimed_at.is_none() && job.is_too_late(context.clock.elapsed()) {
             return Ok(Prepared::Dropped("lease"));
         }
@@ -97,27 +92,6 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
             return Ok(Prepared::Ready(destination));
         }
     }
-}
-
-/// Whether a delivery of a lane that has waited here still stands as it did when it was admitted. Another dispatcher may
-/// have read the same message, and with the claims away nothing else tells. It narrows that to moments, and does not close it.
-async fn is_still_due(context: &Context, job: &Job) -> bool {
-    let waited = context.clock.elapsed().saturating_sub(job.since);
-    if job.lease_end.is_none() || job.place.is_none() || waited <= LOOKED_AT {
-        return true;
-    }
-    let mut backoff = Backoff::new();
-    while !job.is_too_late(context.clock.elapsed()) {
-        match context.store.examine(&[job.message.delivery_id]).await {
-            Ok(standings) => {
-                let standing = standings.into_iter().next().flatten();
-                return crate::admission::judge(&job.message, standing).is_ok();
-            }
-            Err(error) => tracing::warn!(error = %error, "a lane was not examined; trying again"),
-        }
-        backoff.wait().await;
-    }
-    false
 }
 
 /// Takes a token, for a while. False: there was none.

@@ -12,7 +12,7 @@ use signalpost_store::{
 use super::harness::{Harness, always, ms};
 use crate::{
     Settings,
-    fakes::{START, delivery_id, destination, limited, message, standing, status},
+    fakes::{START, delivery_id, destination, message, standing, status},
 };
 
 /// The head of a lane, fed.
@@ -84,9 +84,10 @@ async fn each_is_handed_over_by_the_end_of_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_short_or_gone_begins_nothing() {
+async fn a_lease_that_is_gone_or_was_taken_over_begins_nothing() {
     let it = Harness::start([destination(1)], always(ms(1), status(200)));
-    it.feed(1, 1, ms(2900));
+    it.store.state().taken_over.insert((delivery_id(1), START + ms(60_000)));
+    it.feed(1, 1, ms(60_000));
     let mut other = leased(ms(60_000));
     other.lease_left = None;
     it.store.state().standings.insert(delivery_id(2), other);
@@ -98,14 +99,13 @@ async fn a_lease_that_is_short_or_gone_begins_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_ends_in_the_queue_begins_nothing() {
-    let it = Harness::start([limited(1, 0.5)], always(ms(1), status(200)));
-    it.bus.send(message(9, 1));
-    it.until_all_done().await;
-    it.feed(1, 1, ms(4000));
+async fn a_lease_of_which_little_is_left_begins_nothing() {
+    let it = Harness::start([destination(1)], always(ms(1), status(200)));
+    it.store.state().taking_over = ms(7100);
+    it.feed(1, 1, ms(60_000));
     it.until_all_done().await;
     tokio::time::sleep(ms(5000)).await;
-    assert_eq!(it.sent().len(), 1);
+    assert_eq!(it.sent(), []);
     assert_eq!(it.store.of(1), []);
 }
 
@@ -123,11 +123,11 @@ async fn a_hand_over_whose_answer_is_lost_is_left_to_the_store() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_detached_is_given_up_before_its_lease_ends() {
-    let it = Harness::start([destination(1)], always(ms(10_000), status(200)));
-    it.feed(1, 1, ms(6000));
+    let it = Harness::start([destination(1)], always(ms(14_000), status(200)));
+    it.feed(1, 1, ms(60_000));
     it.until("it is out", |it| !it.exchanger.started().is_empty()).await;
     it.store.state().is_away = true;
-    tokio::time::sleep(ms(5600)).await;
+    tokio::time::sleep(ms(9600)).await;
     it.store.state().is_away = false;
     it.until_all_done().await;
     tokio::time::sleep(ms(15_000)).await;
