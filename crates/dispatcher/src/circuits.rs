@@ -109,6 +109,11 @@ impl Circuits {
         Some(Gate::Open { until: now })
     }
 
+    /// Whether there is something to tell of it, or it is not simply closed.
+    pub(crate) fn knows(&self, id: DestinationId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// A destination changed: its policy is taken over.
     pub(crate) fn changed(&mut self, destination: &Destination, grace: Duration) {
         if let Some(entry) = self.entries.get_mut(&destination.id) {

@@ -123,8 +123,11 @@ impl Engine {
             .iter()
             .filter(|incoming| {
                 let message = &incoming.job.message;
-                // What another dispatcher had before us tells that its circuit may not be as we know it.
-                incoming.reread || self.cache.lacks(message.destination_id, message.destination_version)
+                // What another dispatcher had before us tells that its circuit may not be as we know it: it was read, or it failed.
+                let failed_elsewhere = message.attempt > 1 && !self.circuits.knows(message.destination_id);
+                incoming.reread
+                    || failed_elsewhere
+                    || self.cache.lacks(message.destination_id, message.destination_version)
             })
             .map(|incoming| incoming.job.message.destination_id)
             .collect();
