@@ -125,6 +125,11 @@ fn fits(tx: &Tx<'_>, attempt: &Attempt, stored: &Stored) -> Outcome<bool> {
     if attempt.number != stored.attempts || attempt.outcome == AttemptOutcome::Interrupted {
         return Ok(false);
     }
+    // In a lane its end lets the next one go: not while somebody has it for its next attempt.
+    let in_hand = |waiting: Anchor| waiting.leased || waiting.request_is_out(tx.now);
+    if stored.place.is_some() && anchor(tx, stored.target.delivery_id)?.is_some_and(in_hand) {
+        return Ok(false);
+    }
     let interrupted = tx.row(
         "SELECT 1 FROM attempts WHERE delivery_id = ?1 AND number = ?2 AND outcome = ?3",
         params![key(stored.target.delivery_id), attempt.number, AttemptOutcome::Interrupted as u8],

@@ -130,7 +130,8 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq)]
 pub enum DeliveryWrite {
     /// A request was made. On condition that `attempt.number` attempts less one are recorded, or that this very number
-    /// is recorded as `interrupted` and none after it (then it takes its place).
+    /// is recorded as `interrupted` and none after it (then it takes its place; in a lane only while nobody has the delivery for its next
+    /// attempt: whoever holds the lease may be sending it, and its end would let the next of the lane go).
     Attempt {
         /// Which.
         target: Target,

@@ -164,9 +164,15 @@ impl Found {
     }
 
     /// Whether an attempt with that number may be recorded: it is the next one, or takes the place of the last one,
-    /// which nobody knew the outcome of.
+    /// which nobody knew the outcome of; in a lane only while nobody may be sending it again.
     fn takes(&self, number: u32) -> bool {
-        self.is_next(number) || (number == self.attempts && self.last_outcome == Some(AttemptOutcome::Interrupted))
+        let was_interrupted = number == self.attempts && self.last_outcome == Some(AttemptOutcome::Interrupted);
+        self.is_next(number) || (was_interrupted && !(self.lane.is_some() && self.is_in_hand()))
+    }
+
+    /// Somebody has it for its next attempt.
+    fn is_in_hand(&self) -> bool {
+        self.waits.is_some_and(|waits| waits.leased || waits.request_is_out())
     }
 }
 
@@ -239,6 +245,24 @@ mod tests {
             let write = attempt(number);
             let change = decide(&found(state, attempts, last), &write);
             assert_eq!(change.is_some(), accepted, "{state:?} {attempts} {last:?} {number}");
+        }
+    }
+
+    #[test]
+    fn what_a_lane_sends_again_is_not_ended_by_what_came_late() {
+        let mut found = found(DeliveryState::Waiting, 1, Some(AttemptOutcome::Interrupted));
+        for (waits, in_lane) in [
+            (waits(WaitReason::Retry, Some(0), false, None), true),
+            (waits(WaitReason::Retry, Some(9), true, None), false),
+            (waits(WaitReason::InFlight, Some(9), false, None), false),
+            (waits(WaitReason::InFlight, Some(-9), false, None), true),
+        ] {
+            found.waits = Some(waits);
+            found.lane = None;
+            assert!(decide(&found, &attempt(1)).is_some(), "{waits:?}");
+            found.lane = Some(LaneId::of("a"));
+            assert_eq!(decide(&found, &attempt(1)).is_some(), in_lane, "{waits:?}");
+            assert!(decide(&found, &attempt(2)).is_some(), "{waits:?}");
         }
     }
 

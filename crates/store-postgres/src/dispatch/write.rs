@@ -211,7 +211,8 @@ async fn look_at_waiting(
                 DeliveryWrite::Attempt { next: Next::Retry { .. }, .. } | DeliveryWrite::Detach { .. } => {
                     found.lane.is_some()
                 }
-                DeliveryWrite::Attempt { .. } | DeliveryWrite::End { .. } => false,
+                DeliveryWrite::Attempt { attempt, .. } => found.lane.is_some() && attempt.number == found.attempts,
+                DeliveryWrite::End { .. } => false,
             }
     };
     let writes = places.iter().map(|place| &batch[*place]);

@@ -6,7 +6,7 @@ use signalpost_core::{DeadReason, Guarantee, LaneId, WaitReason, ordering::OnDea
 
 use super::{
     ordered::{ids, of},
-    world::{TENANT, World, delivered, died, failed, park},
+    world::{TENANT, World, delivered, detach, died, failed, interrupted, park},
 };
 use crate::{
     HANDOVER_LEASE,
@@ -25,6 +25,7 @@ super::cases![
     a_queue_that_is_held_hands_nothing_over,
     what_was_handed_over_is_written_as_any_other,
     what_was_fed_is_taken_over_once,
+    what_is_in_hand_is_not_ended_by_a_late_outcome,
 ];
 
 const LATER: Duration = Duration::from_secs(600);
@@ -57,6 +58,22 @@ async fn the_next_one_is_handed_over(world: &World) {
     world.store.give_back(&[(handed.delivery_id, handed.leased_until)]).await.unwrap();
     let fed = world.take_all().await;
     assert_eq!(fed.iter().map(told).collect::<Vec<_>>(), [told(handed)]);
+}
+
+async fn what_is_in_hand_is_not_ended_by_a_late_outcome(world: &World) {
+    let destination = world.ordered(OnDead::Continue).await;
+    let line = world.line(&destination, "a", 2).await;
+    world.take_all().await;
+    let write = async |write| world.store.write(&[write], true).await.unwrap();
+    // Its request was given up for lost, and it is on its way again.
+    assert_eq!(write(interrupted(line[0], 1)).await.written, [Written::Done]);
+    assert_eq!(world.taken().await, [line[0].delivery_id]);
+    assert_eq!(write(delivered(line[0], 1)).await.written, [Written::Superseded]);
+    assert!(world.follows(line[1]).await, "the one before may be under way");
+    // So it is while its next request is detached.
+    assert_eq!(write(detach(line[0], 2, LATER)).await.written, [Written::Done]);
+    assert_eq!(write(delivered(line[0], 1)).await.written, [Written::Superseded]);
+    assert_eq!(write(delivered(line[0], 2)).await.followers.len(), 1);
 }
 
 async fn what_was_fed_is_taken_over_once(world: &World) {
