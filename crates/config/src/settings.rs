@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use signalpost_core::destination::Secret;
+use signalpost_core::Secret;
 
 use crate::{
     ConfigError,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use ipnet::IpNet;
-use signalpost_core::destination::Secret;
+use signalpost_core::Secret;
 
 use crate::setting::Setting;
 

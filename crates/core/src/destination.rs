@@ -1,12 +1,20 @@
 //! A URL that wants events, and how it wants them.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CircuitPolicy, CircuitRecord, DestinationId, TenantId, Timestamp, ordering::Ordering, pattern::EventPattern,
+    CircuitPolicy, CircuitRecord, DestinationId, TenantId, Timestamp,
+    ordering::Ordering,
+    pattern::EventPattern,
     retry_policy::RetryPolicy,
+    secret::Kept,
+    signature::{SignatureScheme, default_signatures},
 };
 
 /// A destination as the store keeps it.
@@ -20,8 +28,8 @@ pub struct Destination {
     pub uid: Option<String>,
     /// What its owner set.
     pub spec: DestinationSpec,
-    /// Signs what is sent. `whsec_` and base64.
-    pub secret: Secret,
+    /// What signs its requests, and what else of it is secret.
+    pub secrets: Kept,
     /// Whether it is sent to.
     pub state: DestinationState,
     /// Why it is disabled, for a person.
@@ -52,9 +60,12 @@ pub struct DestinationSpec {
     /// The method of its requests.
     #[serde(default)]
     pub method: Method,
-    /// Further headers of its requests; values may hold placeholders.
+    /// The names of further headers of its requests; their values are among its secrets.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub header_names: BTreeSet<String>,
+    /// How its requests are signed: 1 to 10 schemes.
+    #[serde(default = "default_signatures")]
+    pub signatures: Vec<SignatureScheme>,
     /// The shape of its bodies.
     #[serde(default)]
     pub body_format: BodyFormat,
@@ -227,27 +238,5 @@ impl RateLimit {
     /// Tokens that the bucket holds.
     pub fn burst(&self) -> f64 {
         self.burst.map_or_else(|| (self.per_second / 10.0).max(1.0), |burst| f64::from(burst.get()))
-    }
-}
-
-/// A signing secret. Never shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps the text form (`whsec_…`).
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text form, for the one who signs or the owner who asked for it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
     }
 }

@@ -47,6 +47,8 @@ kinds! {
     KeyKind KeyId "key";
     /// A job that sends past deliveries again.
     ReplayKind ReplayId "rpl";
+    /// An entry of the audit log.
+    AuditKind AuditId "aud";
     /// A record of what has been committed and not yet been acknowledged by the bus. Never shown.
     OutboxKind OutboxId "obx";
 }

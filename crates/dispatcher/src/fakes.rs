@@ -86,7 +86,7 @@ pub(crate) fn destination(number: u8) -> Destination {
             disable_after: DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
-        secret: Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        secrets: Kept::plain("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: CircuitRecord::default(),

@@ -9,7 +9,7 @@ use signalpost_bus::{Bus, Consumer, Delivered, Message, Origin};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
     AttemptOutcome, Clock, DeliveryId, Destination, DestinationId, DestinationState, Entropy, Event, EventId,
-    EventMeta, OutboxId, TenantId, destination::Secret,
+    EventMeta, OutboxId, TenantId, secret::Secret,
 };
 use signalpost_retry::{Ports, RetryError, Settings, recover, run};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy};
@@ -71,7 +71,7 @@ impl Process {
             tenant_id: TenantId::DEFAULT,
             uid: None,
             spec: serde_json::from_value(spec).unwrap(),
-            secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+            secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
             state: DestinationState::Active,
             disabled_reason: None,
             circuit: signalpost_core::CircuitRecord::default(),

@@ -52,7 +52,7 @@ fn destination(url: &str) -> Destination {
             disable_after: destination::DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
-        secret: Secret::new(SECRET),
+        secrets: Kept::plain(SECRET),
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: signalpost_core::CircuitRecord::default(),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use signalpost_core::{
     AttemptOutcome, Destination, DestinationState, Event, Guarantee, LaneId, Timestamp,
-    destination::Secret,
     id::{Id, Kind},
+    secret::Secret,
 };
 use signalpost_store::dispatch::Attempt;
 use sqlx::{Row, postgres::PgRow};
@@ -17,7 +17,7 @@ use crate::{error::Failure, time::Time};
 /// The columns of [`destination`].
 macro_rules! destination_columns {
     () => {
-        "id, tenant_id, uid, spec::text AS spec, secret, state, disabled_reason, circuit::text AS circuit, version, created_at, \
+        "id, tenant_id, uid, spec::text AS spec, secret, sealed, state, disabled_reason, circuit::text AS circuit, version, created_at, \
          updated_at"
     };
 }
@@ -132,12 +132,15 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String, Failure> 
 
 /// Of [`destination_columns`].
 pub(crate) fn destination(row: &PgRow) -> Result<Destination, Failure> {
+    let (spec, secrets) =
+        signalpost_store::secrets::read(row.try_get("spec")?, row.try_get("secret")?, row.try_get("sealed")?)
+            .map_err(|error| Failure::Inconsistent(format!("a destination's spec: {error}")))?;
     Ok(Destination {
         id: id(row, "id")?,
         tenant_id: id(row, "tenant_id")?,
         uid: row.try_get("uid")?,
-        spec: json(row, "spec")?,
-        secret: Secret::new(row.try_get::<String, _>("secret")?),
+        spec,
+        secrets,
         state: destination_state(row, "state")?,
         disabled_reason: row.try_get("disabled_reason")?,
         circuit: optional_json(row, "circuit")?.unwrap_or_default(),

@@ -298,7 +298,7 @@ impl Client {
         let Some(present) = now.pop() else { return Ok(()) };
         let mut spec = present.spec.clone();
         spec.ordering.on_dead = if self.draw(2) == 0 { OnDead::Block } else { OnDead::Continue };
-        let update = DestinationUpdate { spec: &spec, secret: &present.secret };
+        let update = DestinationUpdate { spec: &spec, secrets: &present.secrets };
         self.store.update_destination(TENANT, present.id, present.version, update).await.map(drop)
     }
 }
@@ -383,7 +383,7 @@ async fn finish(database: &Database, store: &PostgresStore, destinations: &[Dest
         let Some(present) = store.set_paused(TENANT, destination.id, false).await.expect("resumed") else { continue };
         let mut spec = present.spec.clone();
         spec.ordering.on_dead = OnDead::Continue;
-        let update = DestinationUpdate { spec: &spec, secret: &present.secret };
+        let update = DestinationUpdate { spec: &spec, secrets: &present.secrets };
         store.update_destination(TENANT, present.id, present.version, update).await.expect("no more blocks");
         let free = QueueHold { destination_id: present.id, hold: NO_TIME, trial: None };
         store.hold_queues(&[free]).await.expect("let go");

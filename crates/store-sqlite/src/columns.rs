@@ -5,8 +5,8 @@ use rusqlite::{Row, types::FromSqlError};
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, DeadReason, DeliveryState, Destination, DestinationState, Event, Guarantee, LaneId,
     Timestamp, WaitReason,
-    destination::Secret,
     id::{Id, Kind},
+    secret::Secret,
 };
 use signalpost_store::dispatch::Attempt;
 use uuid::Uuid;
@@ -146,17 +146,18 @@ pub(crate) fn attempt(row: &Row<'_>, first: usize) -> Outcome<Option<Attempt>> {
 
 /// The columns that [`destination`] reads.
 pub(crate) const DESTINATION: &str =
-    "id, tenant_id, uid, spec, secret, state, disabled_reason, version, created_at, updated_at, circuit";
+    "id, tenant_id, uid, spec, secret, state, disabled_reason, version, created_at, updated_at, circuit, sealed";
 
 /// A destination, from the columns of [`DESTINATION`].
 pub(crate) fn destination(row: &Row<'_>) -> Outcome<Destination> {
     let spec = row.get_ref(3)?.as_str().map_err(Failure::internal)?;
+    let (spec, secrets) = signalpost_store::secrets::read(spec, row.get(4)?, row.get(11)?)?;
     Ok(Destination {
         id: id(row, 0)?,
         tenant_id: id(row, 1)?,
         uid: row.get(2)?,
-        spec: serde_json::from_str(spec)?,
-        secret: Secret::new(row.get::<_, String>(4)?),
+        spec,
+        secrets,
         state: destination_state(row, 5)?,
         disabled_reason: row.get(6)?,
         circuit: match row.get_ref(10)?.as_str_or_null().map_err(Failure::internal)? {

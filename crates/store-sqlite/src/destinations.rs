@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, params};
 use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationSpec, DestinationState, TenantId, WaitReason,
+    CircuitRecord, Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId, WaitReason,
     ordering::{OnDead, OrderingMode},
 };
-use signalpost_store::manage::Created;
+use signalpost_store::{manage::Created, secrets};
 
 use crate::{
     columns::{self, DESTINATION, id, key},
@@ -63,22 +63,25 @@ pub(crate) fn create(tx: &Tx<'_>, new: &Destination) -> Outcome<Created> {
     if load(tx, new.tenant_id, new.id)?.is_some() {
         return Ok(Created::Yes);
     }
+    let columns = secrets::columns(&new.spec, &new.secrets)?;
     tx.execute(
         "INSERT INTO destinations (id, tenant_id, uid, spec, secret, state, disabled_reason, version, feed_limit,
-             created_at, updated_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             created_at, updated_at, sealed, sealed_by)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             key(new.id),
             key(new.tenant_id),
             new.uid,
-            serde_json::to_string(&new.spec)?,
-            new.secret.reveal(),
+            columns.spec,
+            columns.secret,
             new.state.as_str(),
             new.disabled_reason,
             new.version,
             feed_limit(&new.spec),
             new.created_at.as_micros(),
-            tx.now.as_micros()
+            tx.now.as_micros(),
+            columns.sealed,
+            columns.sealed_by
         ],
     )?;
     changed(tx, new.tenant_id)?;
@@ -92,20 +95,24 @@ pub(crate) fn update(
     destination: DestinationId,
     expected_version: u32,
     spec: &DestinationSpec,
-    secret: &str,
+    kept: &Kept,
 ) -> Outcome<Option<Destination>> {
+    let columns = secrets::columns(spec, kept)?;
     let updated = tx.execute(
         "UPDATE destinations
-         SET spec = ?4, secret = ?5, feed_limit = ?6, version = version + 1, updated_at = ?7
+         SET spec = ?4, secret = ?5, feed_limit = ?6, version = version + 1, updated_at = ?7, sealed = ?8,
+             sealed_by = ?9
          WHERE id = ?1 AND tenant_id = ?2 AND version = ?3 AND state <> 'deleted'",
         params![
             key(destination),
             key(tenant),
             expected_version,
-            serde_json::to_string(spec)?,
-            secret,
+            columns.spec,
+            columns.secret,
             feed_limit(spec),
-            tx.now.as_micros()
+            tx.now.as_micros(),
+            columns.sealed,
+            columns.sealed_by
         ],
     )?;
     if updated == 0 {

@@ -27,8 +27,8 @@ impl ManageStore for SqliteStore {
         expected_version: u32,
         update: DestinationUpdate<'_>,
     ) -> Result<Option<Destination>, StoreError> {
-        let (spec, secret) = (update.spec.clone(), update.secret.clone());
-        self.write(move |tx| destinations::update(tx, tenant, id, expected_version, &spec, secret.reveal())).await
+        let (spec, secrets) = (update.spec.clone(), update.secrets.clone());
+        self.write(move |tx| destinations::update(tx, tenant, id, expected_version, &spec, &secrets)).await
     }
 
     async fn set_paused(

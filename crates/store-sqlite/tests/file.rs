@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     CircuitRecord, Clock as _, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason, destination::Secret,
+    DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason, secret::Secret,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -94,7 +94,7 @@ fn destination(spec: DestinationSpec) -> Destination {
         tenant_id: TenantId::DEFAULT,
         uid: None,
         spec,
-        secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: CircuitRecord::default(),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, LaneId, OutboxId, TenantId, WaitReason, destination::Secret,
+    EventId, EventMeta, Guarantee, LaneId, OutboxId, TenantId, WaitReason, secret::Secret,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -34,7 +34,7 @@ async fn destination(store: &SqliteStore) -> Destination {
         tenant_id: TenantId::DEFAULT,
         uid: None,
         spec: serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).unwrap(),
-        secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: CircuitRecord::default(),

@@ -1,7 +1,7 @@
 //! The store port: everything durable.
 //!
 //! One trait per actor, so that a reader sees at once what an actor may do: [`IngestStore`] (the API's hot path),
-//! [`ManageStore`] and [`ReadStore`] (its management half), [`DispatchStore`] (the dispatcher), [`ScheduleStore`]
+//! [`ManageStore`], [`ReadStore`] and [`TenantStore`] (its management half), [`DispatchStore`] (the dispatcher), [`ScheduleStore`]
 //! (retry). [`Store`] is all of them.
 //!
 //! Rules that hold for every method and every implementation:
@@ -20,6 +20,8 @@ pub mod ingest;
 pub mod manage;
 pub mod read;
 pub mod schedule;
+pub mod secrets;
+pub mod tenants;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -30,6 +32,7 @@ pub use manage::ManageStore;
 pub use read::ReadStore;
 pub use schedule::ScheduleStore;
 use signalpost_core::Timestamp;
+pub use tenants::TenantStore;
 
 /// Everything durable.
 pub trait Store: IngestStore + ManageStore + ReadStore + DispatchStore + ScheduleStore + Health {}

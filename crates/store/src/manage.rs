@@ -5,7 +5,8 @@ use std::{fmt::Debug, time::Duration};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use signalpost_core::{
-    DeliveryId, DeliveryStatus, Destination, DestinationId, DestinationSpec, EventId, ReplayId, TenantId, Timestamp,
+    DeliveryId, DeliveryStatus, Destination, DestinationId, DestinationSpec, EventId, Kept, ReplayId, TenantId,
+    Timestamp,
 };
 
 use crate::{StoreError, ingest::StoredAnswer};
@@ -20,7 +21,7 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn create_destination(&self, destination: &Destination) -> Result<Created, StoreError>;
 
-    /// Replaces what the owner sets, and the secret; lets its queue go where it is held, and lanes that are blocked where it does not
+    /// Replaces what the owner sets, and the secrets; lets its queue go where it is held, and lanes that are blocked where it does not
     /// ask for that any more; on condition that the version is still `expected_version`. None where
     /// it is not, or where there is no such destination.
     ///
@@ -148,8 +149,8 @@ pub enum Created {
 pub struct DestinationUpdate<'a> {
     /// What the owner sets.
     pub spec: &'a DestinationSpec,
-    /// The signing secret.
-    pub secret: &'a signalpost_core::destination::Secret,
+    /// What is secret of it.
+    pub secrets: &'a Kept,
 }
 
 /// What came of a retry or a replay of one delivery.

@@ -129,7 +129,7 @@ async fn a_new_url_holds_for_every_request_after_its_answer() {
     let known = rig.get_destination(destination).await;
     let mut spec = known.spec.clone();
     spec.url = rig.receiver.url("/new");
-    let update = DestinationUpdate { spec: &spec, secret: &known.secret };
+    let update = DestinationUpdate { spec: &spec, secrets: &known.secrets };
     rig.store.update_destination(rig::TENANT, destination, known.version, update).await.unwrap().unwrap();
     let before = rig.receiver.stats().requests;
     rig.until_ended(&deliveries).await;

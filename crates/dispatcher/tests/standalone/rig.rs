@@ -105,7 +105,7 @@ impl Rig {
             tenant_id: TENANT,
             uid: None,
             spec,
-            secret: Secret::new(SECRET),
+            secrets: Kept::plain(SECRET),
             state: DestinationState::Active,
             disabled_reason: None,
             circuit: CircuitRecord::default(),

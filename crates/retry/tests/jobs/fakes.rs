@@ -11,7 +11,7 @@ use bytes::Bytes;
 use signalpost_bus::{Bus, BusError, Consumer, Message};
 use signalpost_core::{
     CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event,
-    EventId, Guarantee, ReplayId, TenantId, Timestamp, WaitReason, destination::Secret, retry_policy::RetryPolicy,
+    EventId, Guarantee, ReplayId, TenantId, Timestamp, WaitReason, retry_policy::RetryPolicy, secret::Secret,
 };
 use signalpost_retry::{Needs, RetryError, Settings, run};
 use signalpost_runtime::Shutdown;
@@ -385,7 +385,7 @@ pub fn destination(number: u8, attempts: usize, state: DestinationState) -> Dest
         tenant_id: TenantId::DEFAULT,
         uid: None,
         spec,
-        secret: Secret::new("whsec_"),
+        secrets: Kept::plain("whsec_"),
         state,
         disabled_reason: None,
         circuit: CircuitRecord::default(),

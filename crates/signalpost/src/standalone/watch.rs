@@ -81,7 +81,7 @@ fn told(before: Seen, now: &Destination) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use signalpost_core::{CircuitRecord, Timestamp, destination::Secret};
+    use signalpost_core::{CircuitRecord, Timestamp, secret::Secret};
 
     use super::*;
 
@@ -92,7 +92,7 @@ mod tests {
             uid: None,
             spec: serde_json::from_value(json!({"name": "crm", "url": "https://a.example/", "event_types": ["*"]}))
                 .unwrap(),
-            secret: Secret::new("whsec_x"),
+            secrets: Kept::plain("whsec_x"),
             state,
             disabled_reason: (state == DestinationState::Disabled).then(|| "it answered 410".to_owned()),
             circuit: CircuitRecord {

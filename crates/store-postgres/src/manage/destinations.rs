@@ -1,11 +1,14 @@
 //! Destinations.
 
 use signalpost_core::{
-    Destination, DestinationId, DestinationSpec, DestinationState, TenantId,
+    Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId,
     id::Id,
     ordering::{OnDead, OrderingMode},
 };
-use signalpost_store::manage::{Created, DestinationUpdate};
+use signalpost_store::{
+    manage::{Created, DestinationUpdate},
+    secrets::{self, SecretColumns},
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -23,24 +26,31 @@ fn feed_limit(spec: &DestinationSpec) -> Option<i64> {
     spec.rate_limit.map(|limit| (2.0 * limit.per_second).ceil().max(1.0) as i64)
 }
 
+fn secret_columns<'a>(spec: &DestinationSpec, kept: &'a Kept) -> Result<SecretColumns<'a>, Failure> {
+    secrets::columns(spec, kept).map_err(|error| Failure::Sql(sqlx::Error::Encode(error.into())))
+}
+
 pub(super) async fn create(transaction: &mut PgConnection, destination: &Destination) -> Result<Created, Failure> {
     let blocked = destination.state != DestinationState::Active;
+    let columns = secret_columns(&destination.spec, &destination.secrets)?;
     let inserted: Option<Uuid> = sqlx::query_scalar(
         "INSERT INTO destinations (id, tenant_id, uid, spec, secret, state, disabled_reason, version, feed_limit,
-                                   created_at, updated_at)
-         VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10, clock_timestamp())
+                                   created_at, updated_at, sealed, sealed_by)
+         VALUES ($1, $2, $3, $4::jsonb, $5, $6, $7, $8, $9, $10, clock_timestamp(), $11, $12)
          ON CONFLICT DO NOTHING RETURNING id",
     )
     .bind(destination.id.uuid())
     .bind(destination.tenant_id.uuid())
     .bind(&destination.uid)
-    .bind(to_json(&destination.spec)?)
-    .bind(destination.secret.reveal())
+    .bind(columns.spec)
+    .bind(columns.secret)
     .bind(destination.state.as_str())
     .bind(&destination.disabled_reason)
     .bind(i64::from(destination.version))
     .bind(feed_limit(&destination.spec))
     .bind(Time(destination.created_at))
+    .bind(columns.sealed)
+    .bind(columns.sealed_by)
     .fetch_optional(&mut *transaction)
     .await?;
     if inserted.is_some() {
@@ -82,18 +92,21 @@ pub(super) async fn update(
     expected_version: u32,
     update: DestinationUpdate<'_>,
 ) -> Result<Option<Destination>, Failure> {
+    let columns = secret_columns(update.spec, update.secrets)?;
     let row = sqlx::query(concat!(
         "UPDATE destinations SET spec = $4::jsonb, secret = $5, feed_limit = $6, version = version + 1,
-                updated_at = clock_timestamp()
+                updated_at = clock_timestamp(), sealed = $7, sealed_by = $8
          WHERE id = $1 AND tenant_id = $2 AND version = $3 AND state <> 'deleted' RETURNING ",
         destination_columns!()
     ))
     .bind(id.uuid())
     .bind(tenant.uuid())
     .bind(i64::from(expected_version))
-    .bind(to_json(update.spec)?)
-    .bind(update.secret.reveal())
+    .bind(columns.spec)
+    .bind(columns.secret)
     .bind(feed_limit(update.spec))
+    .bind(columns.sealed)
+    .bind(columns.sealed_by)
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, destination::Secret,
+    EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, secret::Secret,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -36,7 +36,7 @@ pub fn new_destination() -> Destination {
         tenant_id: TENANT,
         uid: None,
         spec: serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).expect("a spec"),
-        secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: CircuitRecord::default(),

@@ -163,7 +163,7 @@ async fn a_change_of_the_destination_lets_its_lanes_go(world: &World) {
         let mut spec = destination.spec.clone();
         spec.url.push_str("/elsewhere");
         let update = async |spec: &DestinationSpec, version| {
-            let update = DestinationUpdate { spec, secret: &destination.secret };
+            let update = DestinationUpdate { spec, secrets: &destination.secrets };
             world.store.update_destination(TENANT, destination.id, version, update).await.unwrap().unwrap()
         };
         let changed = update(&spec, 1).await;
@@ -194,7 +194,7 @@ async fn another_dead_letter_lets_nothing_go(world: &World) {
     world.kill(line[0]).await;
     let mut spec = destination.spec.clone();
     spec.ordering.on_dead = OnDead::Block;
-    let update = DestinationUpdate { spec: &spec, secret: &destination.secret };
+    let update = DestinationUpdate { spec: &spec, secrets: &destination.secrets };
     world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap().unwrap();
     world.kill(line[1]).await;
     assert!(world.follows(line[2]).await, "the present setting counts");

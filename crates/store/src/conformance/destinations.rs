@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use signalpost_core::{Destination, DestinationState, destination::Secret, pattern::EventPattern};
+use signalpost_core::{Destination, DestinationState, Kept, pattern::EventPattern};
 
 use super::world::{TENANT, World, spec};
 use crate::{
@@ -51,7 +51,7 @@ async fn a_destination_is_kept_whole(world: &World) {
     world.create(&destination).await;
     let found = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
     assert!(same(&found, &destination), "{found:?}");
-    assert_eq!(found.secret, destination.secret);
+    assert_eq!(found.secrets, destination.secrets);
     assert_eq!(world.store.destination_by_uid(TENANT, "crm/main").await.unwrap(), Some(found.clone()));
     let listed = world.store.destinations(&[destination.id, world.new_destination(TENANT).await.id]).await.unwrap();
     assert_eq!(listed, [found]);
@@ -102,10 +102,10 @@ async fn an_update_holds_on_its_version_only(world: &World) {
     let destination = world.destination().await;
     let mut changed = spec();
     changed.url = "https://example.com/other".into();
-    let secret = Secret::new("whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=");
-    let update = DestinationUpdate { spec: &changed, secret: &secret };
+    let secrets = Kept::plain("whsec_bmV3IHNlY3JldCBuZXcgc2VjcmV0IG5ldyE=");
+    let update = DestinationUpdate { spec: &changed, secrets: &secrets };
     let updated = world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap().unwrap();
-    assert_eq!((updated.version, &updated.spec, &updated.secret), (2, &changed, &secret));
+    assert_eq!((updated.version, &updated.spec, &updated.secrets), (2, &changed, &secrets));
     assert!(updated.updated_at >= destination.updated_at);
     assert_eq!(updated.created_at, destination.created_at);
     assert_eq!(world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap(), None);
@@ -171,8 +171,8 @@ async fn every_change_moves_routing_and_is_told(world: &World) {
     let mut changes = world.store.changes();
     let destination = world.new_destination(TENANT).await;
     let id = destination.id;
-    let (changed, secret) = (spec(), Secret::new("whsec_x"));
-    let update = DestinationUpdate { spec: &changed, secret: &secret };
+    let (changed, secrets) = (spec(), Kept::plain("whsec_x"));
+    let update = DestinationUpdate { spec: &changed, secrets: &secrets };
     let mut last = version(world).await;
     for step in 0..6 {
         changes.mark_unchanged();
@@ -196,8 +196,8 @@ async fn what_changes_nothing_is_not_told(world: &World) {
     let destination = world.destination().await;
     world.store.set_paused(TENANT, destination.id, true).await.unwrap();
     let before = version(world).await;
-    let (changed, secret) = (spec(), Secret::new("whsec_x"));
-    let update = DestinationUpdate { spec: &changed, secret: &secret };
+    let (changed, secrets) = (spec(), Kept::plain("whsec_x"));
+    let update = DestinationUpdate { spec: &changed, secrets: &secrets };
     world.store.set_paused(TENANT, destination.id, true).await.unwrap();
     world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap();
     world.store.delete_destination(TENANT, world.new_destination(TENANT).await.id).await.unwrap();

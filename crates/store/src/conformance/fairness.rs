@@ -154,7 +154,7 @@ async fn a_changed_limit_holds_at_once(world: &World) {
     let slow = limited(world, 2.0).await;
     let mut spec = slow.spec.clone();
     spec.rate_limit = None;
-    let update = DestinationUpdate { spec: &spec, secret: &slow.secret };
+    let update = DestinationUpdate { spec: &spec, secrets: &slow.secrets };
     world.store.update_destination(TENANT, slow.id, 1, update).await.unwrap().unwrap();
     flood(world, &slow, 40).await;
     assert_eq!(take(world, 1000, 1000).await.get(&slow.id), Some(&40));

@@ -154,7 +154,7 @@ async fn held(world: &World, destination: &Destination) -> [Target; 3] {
 async fn a_change_of_the_destination_lets_its_queue_go(world: &World) {
     let destination = world.destination().await;
     let of = held(world, &destination).await;
-    let update = DestinationUpdate { spec: &destination.spec, secret: &destination.secret };
+    let update = DestinationUpdate { spec: &destination.spec, secrets: &destination.secrets };
     let stale = world.store.update_destination(TENANT, destination.id, 5, update).await.unwrap();
     assert!(stale.is_none() && world.take_all().await.is_empty());
     world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap().unwrap();

@@ -157,7 +157,7 @@ async fn what_was_missing_joins_the_lane_that_it_would_have_now(world: &World) {
     let mut spec = destination.spec.clone();
     spec.ordering = by_key(OnDead::Continue);
     spec.guarantee = Guarantee::AtMostOnce;
-    let update = DestinationUpdate { spec: &spec, secret: &destination.secret };
+    let update = DestinationUpdate { spec: &spec, secrets: &destination.secrets };
     world.store.update_destination(TENANT, destination.id, 1, update).await.unwrap().unwrap();
     let selection = ReplaySelection { missing: true, ..of(&destination) };
     assert_eq!(pieces(world, selection, 10).await, [3]);

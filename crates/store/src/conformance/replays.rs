@@ -175,7 +175,7 @@ async fn missing_events_are_sent_for_the_first_time(world: &World) {
     meant.meta.destination_id = Some(other.id);
     world.post_event(meant, &[&other], Start::Queued).await;
     let spec = update(&["order.*"]);
-    let change = DestinationUpdate { spec: &spec, secret: &destination.secret };
+    let change = DestinationUpdate { spec: &spec, secrets: &destination.secrets };
     world.store.update_destination(TENANT, destination.id, 1, change).await.unwrap().unwrap();
     let selection = ReplaySelection { missing: true, ..of(&destination) };
     assert_eq!(world.store.count_replay(TENANT, &of(&destination), 100).await.unwrap(), 0);

@@ -70,7 +70,7 @@ async fn nothing_of_another_tenant_is_changed(world: &World) {
     world.store.create_replay(&job).await.unwrap();
     let before = super::invariants::deliveries(world, TENANT).await;
     let (changed, store) = (spec(), &world.store);
-    let update = DestinationUpdate { spec: &changed, secret: &destination.secret };
+    let update = DestinationUpdate { spec: &changed, secrets: &destination.secrets };
     assert_eq!(store.update_destination(other, destination.id, 1, update).await.unwrap(), None);
     assert_eq!(store.set_paused(other, destination.id, true).await.unwrap(), None);
     store.disable_destination(other, destination.id, "x").await.unwrap();

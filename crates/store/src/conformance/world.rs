@@ -12,8 +12,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, WaitReason,
-    destination::Secret,
+    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, Timestamp, WaitReason,
 };
 
 use super::{DEADLINE, Database};
@@ -97,7 +96,7 @@ impl World {
             tenant_id: tenant,
             uid: None,
             spec: spec(),
-            secret: Secret::new("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+            secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
             state: DestinationState::Active,
             disabled_reason: None,
             circuit: CircuitRecord::default(),
