@@ -24,7 +24,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
         store,
         bus,
         limits: connect::redis(&settings, &process).await?,
-        sender: to::sender(&settings, &process)?,
+        sender: to::sender(&settings, &process, to::vault(&settings)?)?,
         clock: Arc::clone(&process.clock),
         entropy: Arc::clone(&process.entropy),
     };

@@ -26,7 +26,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
         store,
         bus,
         limits,
-        exchanger: to::sender(&settings, &process)?,
+        exchanger: to::sender(&settings, &process, to::vault(&settings)?)?,
         clock: Arc::clone(&process.clock),
         entropy: Arc::clone(&process.entropy),
     };

@@ -55,6 +55,14 @@ concern! {
 concern! {
     /// Where things are kept.
     Storage {
+        /// The keys that signing secrets, credentials and values of headers are encrypted with at rest: `id:` and the
+        /// base64 of 32 random bytes, comma-separated, newest first (`echo "k1:$(openssl rand -base64 32)"`). The newest encrypts,
+        /// all decrypt; `signalpost rotate-keys` encrypts everything with the newest. `dev` and `standalone` make one on their first start.
+        /// Whoever loses them loses the secrets: keep them apart from the backups of the database.
+        encryption_keys: Option<Secret> = "ENCRYPTION_KEYS" {
+            example: "k1:bm90IGEga2V5LCBidXQgMzIgYnl0ZXMgbG9uZyEhISE=", secret: true,
+            needed_by: &[Kind::Api, Kind::Dispatcher],
+        }
         /// `dev` and `standalone`: the directory of the database and of what they make on their first start.
         data_dir: PathBuf = "DATA_DIR" { default: Text("./signalpost-data"), example: "/var/lib/signalpost" }
         /// Cluster: the PostgreSQL database, with `sslmode` where it is not local.

@@ -18,8 +18,8 @@ pub(crate) use outside::{FakeLimits, Script, Scripted, Started, closed, status};
 use signalpost_bus::{Message, Origin, Payload};
 use signalpost_core::{
     CircuitPolicy, CircuitRecord, Clock, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, TenantId, Timestamp,
-    destination::{BodyFormat, DisableAfter, Method, RateLimit, Secret, default_max_in_flight},
+    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, Kept, TenantId, Timestamp,
+    destination::{BodyFormat, DisableAfter, Method, RateLimit, default_max_in_flight},
     ordering::Ordering,
     retry_policy::RetryPolicy,
 };
@@ -74,7 +74,8 @@ pub(crate) fn destination(number: u8) -> Destination {
             url: format!("https://{number}.example/"),
             event_types: Vec::new(),
             method: Method::Post,
-            headers: BTreeMap::new(),
+            header_names: std::collections::BTreeSet::new(),
+            signatures: signalpost_core::signature::default_signatures(),
             body_format: BodyFormat::Standard,
             timeout_ms: 15_000,
             rate_limit: None,

@@ -9,7 +9,7 @@ use signalpost_bus::{Bus, Consumer, Delivered, Message, Origin};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
     AttemptOutcome, Clock, DeliveryId, Destination, DestinationId, DestinationState, Entropy, Event, EventId,
-    EventMeta, OutboxId, TenantId, secret::Secret,
+    EventMeta, Kept, OutboxId, TenantId,
 };
 use signalpost_retry::{Ports, RetryError, Settings, recover, run};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy};

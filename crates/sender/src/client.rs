@@ -12,6 +12,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use signalpost_core::{Clock, DeliveryId, Destination, Entropy, Event, Timestamp, classify::Answer, destination};
+use signalpost_vault::KeyRing;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
@@ -41,14 +42,17 @@ pub struct SenderSettings {
     pub max_idle_per_host: usize,
     /// How long an idle connection is kept. Shorter than what servers commonly keep (60 s and more), so that we close first.
     pub idle_timeout: Duration,
+    /// Opens the secrets of destinations.
+    pub vault: Arc<KeyRing>,
     /// The certificates that are trusted; None: the roots of the web (webpki-roots).
     pub roots: Option<Arc<rustls::RootCertStore>>,
 }
 
 impl SenderSettings {
     /// The usual ones.
-    pub fn new(egress: EgressPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
-        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout: Duration::from_secs(50), roots: None }
+    pub fn new(egress: EgressPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, vault: Arc<KeyRing>) -> Self {
+        let idle_timeout = Duration::from_secs(50);
+        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout, vault, roots: None }
     }
 }
 
@@ -98,6 +102,7 @@ pub struct Sender {
     egress: Arc<EgressPolicy>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    vault: Arc<KeyRing>,
     /// For `https:`. The two differ in what their resolver lets through.
     tls: HttpClient,
     /// For `http:`.
@@ -114,7 +119,7 @@ impl Sender {
     }
 
     fn with_source(settings: SenderSettings, source: resolver::Source) -> Result<Self, SenderError> {
-        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, roots } = settings;
+        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, vault, roots } = settings;
         let egress = Arc::new(egress);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -144,12 +149,17 @@ impl Sender {
                 .build(connector)
         };
         let resolver = Resolver::new(Arc::clone(&egress), Arc::clone(&clock), source);
-        Ok(Self { plain: build(resolver.plain()), tls: build(resolver), egress, clock, entropy })
+        Ok(Self { plain: build(resolver.plain()), tls: build(resolver), egress, clock, entropy, vault })
     }
 
     /// What it may reach.
     pub fn egress(&self) -> &EgressPolicy {
         &self.egress
+    }
+
+    /// The keys of secrets at rest.
+    pub const fn vault(&self) -> &Arc<KeyRing> {
+        &self.vault
     }
 
     /// Makes one request. Never fails: every failure is an answer.
@@ -170,7 +180,13 @@ impl Sender {
         let url = self.egress.check_url(&spec.url).map_err(|error| denied(&error))?;
         let uri = uri_of(&url).ok_or_else(|| broken("the URL cannot be used"))?;
         let body = body::build(outgoing.event, spec.body_format);
-        let headers = headers::build(outgoing, &body, &*self.entropy)
+        let destination = outgoing.destination;
+        let secrets = self.vault.destination(destination.tenant_id, destination.id, &destination.secrets);
+        let secrets = secrets.map_err(|error| {
+            tracing::error!(destination.id = %destination.id, %error, "the secrets of a destination cannot be read");
+            broken("the signing secret cannot be read")
+        })?;
+        let headers = headers::build(outgoing, &secrets, &body, &*self.entropy)
             .map_err(|headers::BadSecret| broken("the signing secret is not valid"))?;
         let mut request = Request::new(Full::new(body.bytes));
         *request.method_mut() = match spec.method {

@@ -12,9 +12,8 @@ use std::{
 
 use futures::FutureExt as _;
 use signalpost_core::{
-    DestinationId, DestinationSpec, DestinationState, EventId, EventMeta, TenantId,
-    destination::{BodyFormat, Secret},
-    retry_policy::RetryPolicy,
+    DestinationId, DestinationSpec, DestinationState, EventId, EventMeta, Kept, Secret, TenantId,
+    destination::BodyFormat, retry_policy::RetryPolicy,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use tokio::{
@@ -40,7 +39,8 @@ fn destination(url: &str) -> Destination {
             url: url.into(),
             event_types: Vec::new(),
             method: destination::Method::Post,
-            headers: BTreeMap::new(),
+            header_names: std::collections::BTreeSet::new(),
+            signatures: signalpost_core::signature::default_signatures(),
             body_format: BodyFormat::Standard,
             timeout_ms: 5000,
             rate_limit: None,
@@ -76,7 +76,8 @@ fn event() -> Event {
 
 fn settings() -> SenderSettings {
     let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], require_https: true };
-    SenderSettings::new(egress, Arc::new(SystemClock::new()), Arc::new(SystemEntropy))
+    let vault = Arc::new(KeyRing::parse("test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap());
+    SenderSettings::new(egress, Arc::new(SystemClock::new()), Arc::new(SystemEntropy), vault)
 }
 
 fn sender() -> Sender {
@@ -147,8 +148,8 @@ async fn a_request_has_everything_and_its_signature_verifies() {
     })
     .await;
     let mut destination = destination(&format!("http://localhost:{}/a/b?c=d#e", address.port()));
-    destination.spec.headers =
-        [("x-order".to_owned(), "{event.uid} {event.type} {attempt} {timestamp}".to_owned())].into();
+    let headers = [("x-order".to_owned(), Secret::new("{event.uid} {event.type} {attempt} {timestamp}"))].into();
+    destination.secrets = Kept::Plain { secret: Secret::new(SECRET), headers };
     destination.spec.method = destination::Method::Put;
     let exchange = send(&sender(), &destination).await;
     assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None });

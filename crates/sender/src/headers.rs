@@ -6,7 +6,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, USER_AGENT},
 };
-use signalpost_core::Entropy;
+use signalpost_core::{DestinationSecrets, Entropy};
 
 use crate::{Outgoing, body::Body, traceparent};
 
@@ -143,20 +143,24 @@ fn fill<'a>(value: &'a str, outgoing: &Outgoing<'_>) -> Cow<'a, str> {
 pub(crate) struct BadSecret;
 
 /// All headers of a request but those that the connection needs (`host`, `content-length`).
-pub(crate) fn build(outgoing: &Outgoing<'_>, body: &Body, entropy: &dyn Entropy) -> Result<HeaderMap, BadSecret> {
+pub(crate) fn build(
+    outgoing: &Outgoing<'_>,
+    secrets: &DestinationSecrets,
+    body: &Body,
+    entropy: &dyn Entropy,
+) -> Result<HeaderMap, BadSecret> {
     let event = outgoing.event;
-    let spec = &outgoing.destination.spec;
     let id = event.id.to_string();
     let timestamp = outgoing.at.as_secs();
-    let secret = signalpost_signing::Secret::parse(outgoing.destination.secret.reveal()).map_err(|_| BadSecret)?;
+    let secret = signalpost_signing::Secret::parse(secrets.current.reveal()).map_err(|_| BadSecret)?;
     let signature = secret.sign(&id, timestamp, &body.bytes);
     let trace = traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy);
 
-    let mut headers = HeaderMap::with_capacity(12 + spec.headers.len());
-    for (name, value) in &spec.headers {
+    let mut headers = HeaderMap::with_capacity(12 + secrets.headers.len());
+    for (name, value) in &secrets.headers {
         // What the owner may not set was refused when it was set; ours come after and win.
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            insert(&mut headers, name, &fill(value, outgoing));
+            insert(&mut headers, name, &fill(value.reveal(), outgoing));
         }
     }
     headers.insert(USER_AGENT, AGENT);

@@ -15,6 +15,9 @@ use crate::{Kafka, Postgres, Redis, free_port, process::Spec};
 /// The operator's key of every cluster that is started here.
 pub const ADMIN_KEY: &str = "operator-key-of-a-trial";
 
+/// The keys of secrets at rest of its clusters.
+pub const ENCRYPTION_KEYS: &str = "trial:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
 /// What a cluster consists of.
 #[derive(Debug, Clone)]
 pub struct ClusterSpec {
@@ -95,6 +98,7 @@ impl Cluster {
             ("SIGNALPOST_REDIS_URL".to_owned(), redis.url()),
             ("SIGNALPOST_KAFKA_BROKERS".to_owned(), kafka.brokers()),
             ("SIGNALPOST_ADMIN_KEY".to_owned(), ADMIN_KEY.to_owned()),
+            ("SIGNALPOST_ENCRYPTION_KEYS".to_owned(), ENCRYPTION_KEYS.to_owned()),
             ("SIGNALPOST_EGRESS_ALLOW".to_owned(), "127.0.0.0/8,::1/128".to_owned()),
             ("SIGNALPOST_REQUIRE_HTTPS".to_owned(), "false".to_owned()),
             // How soon the partitions of a killed dispatcher move to the others.

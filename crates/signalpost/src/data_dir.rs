@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! signalpost-data/
-//!   keys.toml        the operator's key; mode 0600
+//!   keys.toml        the operator's key, and those of secrets at rest; mode 0600
 //!   lock             held by the process that runs on this directory
 //!   signalpost.db…   everything else, SQLite
 //! ```
@@ -17,6 +17,7 @@ use std::{
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use signalpost_core::Entropy;
+use signalpost_vault::KeyRing;
 
 use signalpost_wiring::Failure;
 
@@ -34,10 +35,14 @@ pub struct DataDir {
 }
 
 /// What is in the file of keys.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Keys {
-    admin_key: String,
+pub struct Keys {
+    /// The operator's.
+    pub admin_key: String,
+    /// As `SIGNALPOST_ENCRYPTION_KEYS`. Empty in files of before there were any.
+    #[serde(default)]
+    pub encryption_keys: String,
 }
 
 impl DataDir {
@@ -78,24 +83,27 @@ impl DataDir {
         database(&self.path)
     }
 
-    /// The operator's key: made on the first start, the same ever after.
+    /// The keys: made on the first start, the same ever after.
     ///
     /// # Errors
     /// The file of keys cannot be read or written, or is none.
-    pub fn admin_key(&self, entropy: &dyn Entropy) -> Result<String, Failure> {
+    pub fn keys(&self, entropy: &dyn Entropy) -> Result<Keys, Failure> {
         let path = keys_file(&self.path);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(parse(&path, &text)?.admin_key),
+        let mut keys = match fs::read_to_string(&path) {
+            Ok(text) => parse(&path, &text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut random = [0; 20];
                 entropy.fill(&mut random);
                 let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-                let keys = Keys { admin_key: format!("op_{key}") };
-                self.write(&path, &keys).with_context(|| format!("cannot write {}", path.display()))?;
-                Ok(keys.admin_key)
+                Keys { admin_key: format!("op_{key}"), encryption_keys: String::new() }
             }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        if keys.encryption_keys.is_empty() {
+            keys.encryption_keys = KeyRing::generate("k1", entropy).reveal().to_owned();
+            self.write(&path, &keys).with_context(|| format!("cannot write {}", path.display()))?;
         }
+        Ok(keys)
     }
 
     /// Whole or not at all, and on disk: a key that was shown once is not to be lost.
@@ -153,13 +161,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("a/b");
         let directory = DataDir::open(&path).unwrap();
-        let key = directory.admin_key(&SystemEntropy).unwrap();
+        let key = directory.keys(&SystemEntropy).unwrap().admin_key;
         assert_eq!(key.len(), 43);
-        assert_eq!(directory.admin_key(&SystemEntropy).unwrap(), key);
+        assert_eq!(directory.keys(&SystemEntropy).unwrap().admin_key, key);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join(KEYS))), (0o700, 0o600));
         drop(directory);
-        assert_eq!(DataDir::open(&path).unwrap().admin_key(&SystemEntropy).unwrap(), key);
+        assert_eq!(DataDir::open(&path).unwrap().keys(&SystemEntropy).unwrap().admin_key, key);
     }
 
     #[test]
@@ -177,7 +185,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = DataDir::open(temp.path()).unwrap();
         fs::write(temp.path().join(KEYS), "key = 1").unwrap();
-        assert!(matches!(directory.admin_key(&SystemEntropy), Err(Failure::Setting(_))));
+        assert!(matches!(directory.keys(&SystemEntropy), Err(Failure::Setting(_))));
         assert_eq!(fs::read_to_string(temp.path().join(KEYS)).unwrap(), "key = 1");
     }
 }

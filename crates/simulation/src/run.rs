@@ -11,6 +11,7 @@ use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_sender::{EgressPolicy, Sender, SenderSettings};
 use signalpost_store::{IngestStore as _, Store};
 use signalpost_store_sqlite::{SqliteStore, simulation::Rule};
+use signalpost_vault::KeyRing;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -98,7 +99,8 @@ async fn whole(seed: u64, options: Options) -> anyhow::Result<Outcome> {
         allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)],
         require_https: false,
     };
-    let sender = Sender::new(SenderSettings::new(egress, clock as Arc<dyn Clock>, entropy))?;
+    let vault = Arc::new(KeyRing::parse(KeyRing::generate("simulated", &*entropy).reveal())?);
+    let sender = Sender::new(SenderSettings::new(egress, clock as Arc<dyn Clock>, entropy, vault))?;
     let outside = Outside {
         store: options.lie.map_or_else(|| Arc::clone(&store), |lie| lie.store(&world, &store)),
         limits: options.lie.map_or_else(|| Arc::clone(&limits), |lie| lie.limits(&limits)),

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use signalpost_core::{
     AttemptOutcome, Destination, DestinationState, Event, Guarantee, LaneId, Timestamp,
     id::{Id, Kind},
-    secret::Secret,
 };
 use signalpost_store::dispatch::Attempt;
 use sqlx::{Row, postgres::PgRow};

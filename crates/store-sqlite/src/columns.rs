@@ -6,7 +6,6 @@ use signalpost_core::{
     AttemptOutcome, CircuitRecord, DeadReason, DeliveryState, Destination, DestinationState, Event, Guarantee, LaneId,
     Timestamp, WaitReason,
     id::{Id, Kind},
-    secret::Secret,
 };
 use signalpost_store::dispatch::Attempt;
 use uuid::Uuid;

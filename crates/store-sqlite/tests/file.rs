@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     CircuitRecord, Clock as _, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason, secret::Secret,
+    DestinationState, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, WaitReason,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, LaneId, OutboxId, TenantId, WaitReason, secret::Secret,
+    EventId, EventMeta, Guarantee, Kept, LaneId, OutboxId, TenantId, WaitReason,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{

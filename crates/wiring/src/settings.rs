@@ -5,19 +5,32 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use signalpost_api::{DestinationDefaults, ManageSettings, OperationsSettings};
 use signalpost_config::Settings;
+use signalpost_core::Secret;
 use signalpost_sender::{EgressPolicy, Sender, SenderSettings};
 use signalpost_telemetry::Access;
+use signalpost_vault::KeyRing;
 
 use crate::{Failure, Process};
 
-/// The client that talks to destinations.
+/// The keys of secrets at rest.
+///
+/// # Errors
+/// They are not set, or are none.
+pub fn vault(settings: &Settings) -> Result<Arc<KeyRing>, Failure> {
+    let keys = settings.storage.encryption_keys.as_ref().map_or("", Secret::reveal);
+    let ring =
+        KeyRing::parse(keys).map_err(|error| Failure::setting(format!("SIGNALPOST_ENCRYPTION_KEYS: {error}")))?;
+    Ok(Arc::new(ring))
+}
+
+/// The client that talks to destinations, and reads their secrets with these keys.
 ///
 /// # Errors
 /// TLS cannot be set up.
-pub fn sender(settings: &Settings, process: &Process) -> Result<Arc<Sender>, Failure> {
+pub fn sender(settings: &Settings, process: &Process, vault: Arc<KeyRing>) -> Result<Arc<Sender>, Failure> {
     let egress =
         EgressPolicy { allow: settings.delivery.egress_allow.clone(), require_https: settings.delivery.require_https };
-    let settings = SenderSettings::new(egress, Arc::clone(&process.clock), Arc::clone(&process.entropy));
+    let settings = SenderSettings::new(egress, Arc::clone(&process.clock), Arc::clone(&process.entropy), vault);
     Ok(Arc::new(Sender::new(settings).context("cannot start the client for destinations")?))
 }
 

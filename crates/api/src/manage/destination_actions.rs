@@ -12,6 +12,7 @@ use signalpost_sender::Outgoing;
 use signalpost_store::dispatch::Attempt;
 
 use super::{
+    destinations::open,
     named::Named as _,
     post,
     views::{
@@ -85,7 +86,8 @@ pub async fn secret(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let destination = Destination::find(&state, tenant.0, &name).await?;
-    let body = SecretBody { secret: destination.secret.reveal().to_owned(), previous: Vec::new() };
+    let secrets = open(&state, &destination)?;
+    let body = SecretBody { secret: secrets.current.reveal().to_owned(), previous: Vec::new() };
     Ok(Answer::json(StatusCode::OK, &body)?.into_response())
 }
 

@@ -7,8 +7,7 @@ use axum::{
 use http::StatusCode;
 use serde_json::{Map, Value};
 use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationState, TenantId,
-    destination::{DestinationSpec, Secret},
+    CircuitRecord, Destination, DestinationId, DestinationSecrets, DestinationSpec, DestinationState, Kept, TenantId,
 };
 use signalpost_store::manage::{Created, DestinationUpdate};
 
@@ -45,7 +44,8 @@ pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -
         check_resolved(&at, &draft.spec).await?;
         match insert(&at, tenant.0, draft).await? {
             (Created::Yes, destination) => {
-                Answer::created(place(&destination), &DestinationBody::with_secret(&destination))
+                let secrets = open(&at, &destination)?;
+                Answer::created(place(&destination), &DestinationBody::with_secret(&destination, &secrets.current))
             }
             (Created::UidTaken(by), _) => {
                 Err(Problem::new(Code::UidTaken, format!("The destination {by} has this uid.")))
@@ -105,14 +105,19 @@ pub async fn put(
     for _ in 0..TRIES {
         match state.ports.store.destination_by_uid(tenant.0, &name).await? {
             Some(current) => {
-                let secret = draft.secret.as_ref().unwrap_or(&current.secret);
-                if let Some(destination) = replace(&state, &current, &draft.spec, secret).await? {
+                let before = open(&state, &current)?;
+                let mut secrets = before.clone();
+                secrets.headers.clone_from(&draft.headers);
+                if let Some(secret) = &draft.secret {
+                    secrets.current = secret.clone();
+                }
+                if let Some(destination) = replace(&state, &current, &draft.spec, &before, &secrets).await? {
                     return show(&destination);
                 }
             }
             None => {
                 if let (Created::Yes, destination) = insert(&state, tenant.0, draft.clone()).await? {
-                    let body = DestinationBody::with_secret(&destination);
+                    let body = DestinationBody::with_secret(&destination, &open(&state, &destination)?.current);
                     return Ok(Answer::created(place(&destination), &body)?.into_response());
                 }
             }
@@ -140,7 +145,8 @@ pub async fn patch(
     let mut current = Destination::find(&state, tenant.0, &name).await?;
     let changes = body.json().await?.object()?;
     for _ in 0..TRIES {
-        let mut document = merge_patch::document(&current);
+        let before = open(&state, &current)?;
+        let mut document = merge_patch::document(&current, &before);
         merge_patch::merge(&mut document, &changes);
         state.settings.manage.destination_defaults.fill_nulls(&mut document);
         let draft = read(&state, &document, Some(&current))?;
@@ -150,12 +156,14 @@ pub async fn patch(
         if draft.spec.url != current.spec.url {
             check_resolved(&state, &draft.spec).await?;
         }
-        let secret = match draft.secret {
-            Some(given) => given,
-            None if changes.contains_key("secret") => destination::make_secret(&*state.ports.entropy)?,
-            None => current.secret.clone(),
-        };
-        if let Some(destination) = replace(&state, &current, &draft.spec, &secret).await? {
+        let mut secrets = before.clone();
+        secrets.headers = draft.headers;
+        if let Some(given) = draft.secret {
+            secrets.current = given;
+        } else if changes.contains_key("secret") {
+            secrets.current = destination::make_secret(&*state.ports.entropy)?;
+        }
+        if let Some(destination) = replace(&state, &current, &draft.spec, &before, &secrets).await? {
             return show(&destination);
         }
         current = Destination::find(&state, tenant.0, &name).await?;
@@ -216,12 +224,14 @@ async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Cre
         Some(given) => given,
         None => destination::make_secret(&*ports.entropy)?,
     };
+    let secrets = DestinationSecrets { headers: draft.headers, ..DestinationSecrets::signing(secret) };
+    let id = DestinationId::new(now, &*ports.entropy);
     let destination = Destination {
-        id: DestinationId::new(now, &*ports.entropy),
+        id,
         tenant_id: tenant,
         uid: draft.uid,
         spec: draft.spec,
-        secret,
+        secrets: keep(state, tenant, id, &secrets).await?,
         state: DestinationState::Active,
         disabled_reason: None,
         circuit: CircuitRecord::default(),
@@ -240,13 +250,37 @@ async fn replace(
     state: &AppState,
     current: &Destination,
     spec: &DestinationSpec,
-    secret: &Secret,
+    before: &DestinationSecrets,
+    secrets: &DestinationSecrets,
 ) -> Result<Option<Destination>, Problem> {
-    if current.spec == *spec && current.secret == *secret {
+    if current.spec == *spec && before == secrets {
         return Ok(Some(current.clone()));
     }
-    let update = DestinationUpdate { spec, secret };
+    let kept = keep(state, current.tenant_id, current.id, secrets).await?;
+    let update = DestinationUpdate { spec, secrets: &kept };
     Ok(state.ports.store.update_destination(current.tenant_id, current.id, current.version, update).await?)
+}
+
+/// The secrets of a destination.
+///
+/// # Errors
+/// 500: the key that they are encrypted with is not set, or they were tampered with.
+pub(super) fn open(state: &AppState, destination: &Destination) -> Result<DestinationSecrets, Problem> {
+    let vault = state.ports.sender.vault();
+    vault
+        .destination(destination.tenant_id, destination.id, &destination.secrets)
+        .map_err(|error| Problem::internal(&error))
+}
+
+/// The secrets of a destination as its row keeps them.
+async fn keep(
+    state: &AppState,
+    tenant: TenantId,
+    id: DestinationId,
+    secrets: &DestinationSecrets,
+) -> Result<Kept, Problem> {
+    let ports = &state.ports;
+    Ok(Kept::Sealed(ports.sender.vault().seal_destination(&*ports.entropy, tenant, id, secrets)))
 }
 
 fn contended() -> Problem {

@@ -22,6 +22,7 @@ use signalpost_store::{
     ingest::{IngestGroup, IngestUnit, NewDelivery, NewEvent, Start, UnitOutcome},
 };
 use signalpost_store_sqlite::SqliteStore;
+use signalpost_vault::KeyRing;
 use tower::ServiceExt as _;
 
 /// The operator's key of these tests.
@@ -101,7 +102,9 @@ impl App {
         let store = SqliteStore::open(folder.path(), Arc::clone(&as_clock), Arc::clone(&entropy)).unwrap();
         let limits = Arc::new(LocalLimits::new(Arc::clone(&as_clock)));
         let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], require_https: true };
-        let sender = Sender::new(SenderSettings::new(egress, Arc::clone(&as_clock), Arc::clone(&entropy))).unwrap();
+        let vault = Arc::new(KeyRing::parse(KeyRing::generate("test", &*entropy).reveal()).unwrap());
+        let settings_of_sender = SenderSettings::new(egress, Arc::clone(&as_clock), Arc::clone(&entropy), vault);
+        let sender = Sender::new(settings_of_sender).unwrap();
         let bus = LocalBus::new(&*clock, Capacity::default());
         let ports = Ports {
             store: wrap(store.clone()),

@@ -7,8 +7,8 @@ use signalpost_bus::{Bus as _, Message, Origin, Payload};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
     AttemptOutcome, CircuitPolicy, CircuitRecord, Clock as _, DeadReason, DeliveryId, Destination, DestinationId,
-    DestinationSpec, DestinationState, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId, WaitReason,
-    destination::{BodyFormat, DisableAfter, Method, Secret, default_max_in_flight},
+    DestinationSpec, DestinationState, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, WaitReason,
+    destination::{BodyFormat, DisableAfter, Method, default_max_in_flight},
     ordering::{LaneKeys, Ordering},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
@@ -26,6 +26,7 @@ use signalpost_store::{
     schedule::{DueDelivery, FeedBudget},
 };
 use signalpost_store_sqlite::SqliteStore;
+use signalpost_vault::KeyRing;
 use tempfile::TempDir;
 use tokio::{
     task::JoinHandle,
@@ -87,7 +88,8 @@ impl Rig {
             url: self.receiver.url(path),
             event_types: vec![EventPattern::everything()],
             method: Method::Post,
-            headers: BTreeMap::new(),
+            header_names: std::collections::BTreeSet::new(),
+            signatures: signalpost_core::signature::default_signatures(),
             body_format: BodyFormat::Standard,
             timeout_ms: 15_000,
             rate_limit: None,
@@ -120,7 +122,9 @@ impl Rig {
     /// Starts the dispatcher.
     pub(crate) fn start(&mut self) {
         let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], require_https: true };
-        let sender = Sender::new(SenderSettings::new(egress, Arc::clone(&self.clock) as _, Arc::new(SystemEntropy)));
+        let vault = Arc::new(KeyRing::parse("test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap());
+        let clock = Arc::clone(&self.clock) as _;
+        let sender = Sender::new(SenderSettings::new(egress, clock, Arc::new(SystemEntropy), vault));
         let ports = Ports {
             store: Arc::new(self.store.clone()),
             bus: Arc::new(self.bus.clone()),

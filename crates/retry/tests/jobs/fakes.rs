@@ -11,7 +11,7 @@ use bytes::Bytes;
 use signalpost_bus::{Bus, BusError, Consumer, Message};
 use signalpost_core::{
     CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState, Entropy, Event,
-    EventId, Guarantee, ReplayId, TenantId, Timestamp, WaitReason, retry_policy::RetryPolicy, secret::Secret,
+    EventId, Guarantee, Kept, ReplayId, TenantId, Timestamp, WaitReason, retry_policy::RetryPolicy,
 };
 use signalpost_retry::{Needs, RetryError, Settings, run};
 use signalpost_runtime::Shutdown;
@@ -367,7 +367,8 @@ pub fn destination(number: u8, attempts: usize, state: DestinationState) -> Dest
         url: "https://example.com/".to_owned(),
         event_types: Vec::new(),
         method: signalpost_core::destination::Method::Post,
-        headers: BTreeMap::new(),
+        header_names: std::collections::BTreeSet::new(),
+        signatures: signalpost_core::signature::default_signatures(),
         body_format: signalpost_core::destination::BodyFormat::Standard,
         timeout_ms: signalpost_core::destination::default_timeout_ms(),
         rate_limit: None,

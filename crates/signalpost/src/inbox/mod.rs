@@ -25,6 +25,7 @@ use signalpost_api::html;
 use signalpost_core::{Clock, Timestamp};
 use signalpost_receiver::{Verdict, judge};
 use signalpost_store::Store;
+use signalpost_vault::KeyRing;
 
 /// Where it is.
 pub const PATH: &str = "/dev/inbox";
@@ -94,8 +95,8 @@ pub struct Inbox {
 
 impl Inbox {
     /// An empty one; `port` is the one that it is served at.
-    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, port: u16) -> Self {
-        Self { kept: Arc::default(), secrets: Arc::new(Secrets::new(store, port)), clock }
+    pub fn new(store: Arc<dyn Store>, vault: Arc<KeyRing>, clock: Arc<dyn Clock>, port: u16) -> Self {
+        Self { kept: Arc::default(), secrets: Arc::new(Secrets::new(store, vault, port)), clock }
     }
 
     /// Its routes. Everything below [`PATH`] is the inbox, too, so that several destinations can be told apart.

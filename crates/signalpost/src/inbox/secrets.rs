@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use signalpost_core::TenantId;
 use signalpost_signing::Secret;
 use signalpost_store::{Store, StoreError, read::Page};
+use signalpost_vault::KeyRing;
 use tokio::sync::Mutex;
 use url::{Host, Url};
 
@@ -13,6 +14,7 @@ const PAGE: usize = 250;
 /// Looked up when destinations have changed.
 pub struct Secrets {
     store: Arc<dyn Store>,
+    vault: Arc<KeyRing>,
     port: u16,
     known: Mutex<Option<Known>>,
 }
@@ -24,8 +26,8 @@ struct Known {
 }
 
 impl Secrets {
-    pub fn new(store: Arc<dyn Store>, port: u16) -> Self {
-        Self { store, port, known: Mutex::new(None) }
+    pub fn new(store: Arc<dyn Store>, vault: Arc<KeyRing>, port: u16) -> Self {
+        Self { store, vault, port, known: Mutex::new(None) }
     }
 
     /// Those of the destinations whose URL has this path; none where the store does not answer.
@@ -53,8 +55,9 @@ impl Secrets {
             let destinations = self.store.list_destinations(TenantId::DEFAULT, page).await?;
             for destination in &destinations {
                 let path = inbox_path(&destination.spec.url, self.port);
-                let secret = Secret::parse(destination.secret.reveal());
-                if let (Some(path), Ok(secret)) = (path, secret) {
+                let opened = self.vault.destination(destination.tenant_id, destination.id, &destination.secrets);
+                let secret = opened.ok().and_then(|secrets| Secret::parse(secrets.current.reveal()).ok());
+                if let (Some(path), Some(secret)) = (path, secret) {
                     by_path.entry(path).or_default().push(secret);
                 }
             }

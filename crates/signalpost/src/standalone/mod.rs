@@ -11,6 +11,7 @@ mod wiring;
 use std::{net::SocketAddr, path::PathBuf};
 
 use signalpost_config::{Kind, Settings};
+use signalpost_core::Secret;
 use signalpost_runtime::Shutdown;
 use signalpost_wiring::{Failure, Process, listen, settings as to};
 use tokio::time::Instant;
@@ -50,15 +51,17 @@ impl Args {
 
 /// Runs until it is told to stop.
 pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failure> {
-    let settings = args.settings(kind)?;
+    let mut settings = args.settings(kind)?;
     let process = Process::start(&settings, kind.as_str())?;
     let defaults = to::destination_defaults(&settings)?;
     let began = process.clock.elapsed();
     let data_dir = DataDir::open(&settings.storage.data_dir)?;
+    let made = data_dir.keys(process.entropy.as_ref())?;
     let keys = match settings.service.admin_keys.reveal() {
-        [] => vec![data_dir.admin_key(process.entropy.as_ref())?],
+        [] => vec![made.admin_key],
         keys => keys.to_vec(),
     };
+    settings.storage.encryption_keys.get_or_insert_with(|| Secret::new(made.encryption_keys));
     let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
     let store = wiring::store(&data_dir, &process).await?;
     let dev = kind == Kind::Dev;

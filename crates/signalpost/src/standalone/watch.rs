@@ -81,7 +81,7 @@ fn told(before: Seen, now: &Destination) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use signalpost_core::{CircuitRecord, Timestamp, secret::Secret};
+    use signalpost_core::{CircuitRecord, Kept, Timestamp};
 
     use super::*;
 

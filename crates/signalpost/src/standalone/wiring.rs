@@ -55,7 +55,7 @@ impl Standalone {
         let (clock, entropy) = (Arc::clone(&process.clock), Arc::clone(&process.entropy));
         let bus: Arc<dyn Bus> = Arc::new(LocalBus::new(clock.as_ref(), Capacity::default()));
         let limits: Arc<dyn Limits> = Arc::new(LocalLimits::new(Arc::clone(&clock)));
-        let sender = to::sender(settings, process)?;
+        let sender = to::sender(settings, process, to::vault(settings)?)?;
         let printer = printer.map(Arc::new);
         let (front_shutdown, engine_shutdown) = (Shutdown::new(), Shutdown::new());
 
@@ -83,7 +83,7 @@ impl Standalone {
         let mut router = api.router();
         let mut dispatcher = to::dispatcher(settings);
         if let Some(printer) = &printer {
-            let inbox = Inbox::new(Arc::clone(&store), Arc::clone(&clock), address.port());
+            let inbox = Inbox::new(Arc::clone(&store), Arc::clone(sender.vault()), Arc::clone(&clock), address.port());
             router = router.merge(api.surround(inbox.router()));
             dispatcher.observer = Some(Arc::new(Attempts::new(Arc::clone(printer), inbox)));
         }

@@ -16,7 +16,7 @@ use super::{Bumped, bump};
 use crate::{
     error::Failure,
     failing, holds, lanes,
-    rows::{self, destination_columns, to_json},
+    rows::{self, destination_columns},
     time::Time,
 };
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
     AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, OutboxId, TenantId, Timestamp, secret::Secret,
+    EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, Timestamp,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{

@@ -8,18 +8,21 @@ mod defaults;
 pub mod patch;
 pub mod retry;
 
-use std::{collections::BTreeMap, num::NonZeroU32};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 pub use defaults::{BadDefaults, DestinationDefaults};
 use serde_json::{Map, Value};
 use signalpost_core::{
     DestinationSpec, Entropy,
-    destination::{
-        BodyFormat, DisableAfter, Guarantee, Method, RateLimit, Secret, default_max_in_flight, default_timeout_ms,
-    },
+    destination::{BodyFormat, DisableAfter, Guarantee, Method, RateLimit, default_max_in_flight, default_timeout_ms},
     ordering::{OnDead, Ordering, OrderingMode, check_pointer, default_key_from},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
+    secret::Secret,
+    signature::default_signatures,
 };
 
 use super::fields::{Fields, Violations, check_text};
@@ -46,6 +49,8 @@ pub struct Draft {
     pub uid: Option<String>,
     /// The secret, where it gave one.
     pub secret: Option<Secret>,
+    /// The values of further headers.
+    pub headers: BTreeMap<String, Secret>,
     /// All else.
     pub spec: DestinationSpec,
 }
@@ -62,12 +67,17 @@ pub fn read(
     let mut fields = Fields::new(document, "", &mut violations);
     let uid = fields.parsed("uid", |text| rules::uid(text).map(|()| text.to_owned()));
     let secret = fields.parsed("secret", |text| signalpost_signing::Secret::parse(text).map(|_| Secret::new(text)));
-    let spec = read_spec(&mut fields, check_url);
+    let headers = read_headers(&mut fields);
+    let spec = read_spec(&mut fields, headers.keys().cloned().collect(), check_url);
     fields.finish(READ_ONLY);
-    violations.or(Draft { uid, secret, spec })
+    violations.or(Draft { uid, secret, headers, spec })
 }
 
-fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String, String>) -> DestinationSpec {
+fn read_spec(
+    fields: &mut Fields<'_>,
+    header_names: BTreeSet<String>,
+    check_url: &dyn Fn(&str) -> Result<String, String>,
+) -> DestinationSpec {
     let name = fields.text("name", 0..=256).unwrap_or_default().to_owned();
     let description = fields.text("description", 0..=4096).map(str::to_owned);
     let url = read_url(fields, check_url);
@@ -80,7 +90,6 @@ fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String,
     let method = fields
         .choice("method", &[("POST", Method::Post), ("PUT", Method::Put), ("PATCH", Method::Patch)])
         .unwrap_or_default();
-    let headers = read_headers(fields);
     let body_format = fields
         .choice(
             "body_format",
@@ -104,7 +113,8 @@ fn read_spec(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String,
         url,
         event_types,
         method,
-        headers,
+        header_names,
+        signatures: default_signatures(),
         body_format,
         timeout_ms: timeout_ms.unwrap_or_else(default_timeout_ms),
         rate_limit,
@@ -204,7 +214,7 @@ fn read_map(
     map
 }
 
-fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
+fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, Secret> {
     let headers = read_map(fields, "headers", MAX_HEADERS, |name, value| {
         check_text(value, 0..=MAX_VALUE)?;
         signalpost_sender::headers::check(name, value).map_err(|error| error.to_string())
@@ -221,7 +231,7 @@ fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, String> {
     for (name, detail) in twice {
         fields.wrong_at(child(&pointer, &name), detail);
     }
-    headers
+    headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
 }
 
 /// A new signing secret: 32 random bytes.

@@ -2,15 +2,19 @@
 //! `metadata` merge by key, other objects and lists are replaced whole.
 
 use serde_json::{Map, Value};
-use signalpost_core::Destination;
+use signalpost_core::{Destination, DestinationSecrets};
 
 /// What its owner sets of a destination, as the owner would write it. Without the secret.
-pub fn document(destination: &Destination) -> Map<String, Value> {
+pub fn document(destination: &Destination, secrets: &DestinationSecrets) -> Map<String, Value> {
     // A spec is plain data with string keys: it always becomes an object.
     let mut document = match serde_json::to_value(&destination.spec) {
         Ok(Value::Object(document)) => document,
         _ => Map::new(),
     };
+    document.remove("header_names");
+    document.remove("signatures");
+    let headers = secrets.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.reveal())));
+    document.insert("headers".to_owned(), Value::Object(headers.collect()));
     if let Some(uid) = &destination.uid {
         document.insert("uid".to_owned(), Value::from(uid.as_str()));
     }

@@ -50,7 +50,8 @@ fn defaults() {
         url: "https://a.example/".to_owned(),
         event_types: vec![EventPattern::everything()],
         method: Method::Post,
-        headers: BTreeMap::new(),
+        header_names: std::collections::BTreeSet::new(),
+        signatures: signalpost_core::signature::default_signatures(),
         body_format: BodyFormat::Standard,
         timeout_ms: 15_000,
         rate_limit: None,
@@ -161,8 +162,11 @@ fn headers_of_ours_and_of_the_connection_are_refused() {
         assert_eq!(pointers(json!({"headers": {"X-A": value}})), ["/headers/X-A"], "{value:?}");
     }
     let all = "{event.id}{event.uid}{event.type}{delivery.id}{attempt}{timestamp}";
-    let headers = spec(json!({"headers": {"X-A": all, "Authorization": "Bearer x", "X-Empty": ""}})).headers;
-    assert_eq!(headers["X-A"], all);
+    let headers =
+        json!({"url": "https://a.example/", "headers": {"X-A": all, "Authorization": "Bearer x", "X-Empty": ""}});
+    let Draft { headers, spec, .. } = draft(&headers).unwrap();
+    assert_eq!(headers["X-A"].reveal(), all);
+    assert!(spec.header_names.iter().eq(headers.keys()));
     assert_eq!(headers.len(), 3);
     assert_eq!(pointers(json!({"headers": {"X-A": "1", "x-a": "2"}})), ["/headers/x-a"]);
 }
@@ -347,19 +351,21 @@ fn the_schema_lists_exactly_what_is_read() {
     let everything: Map<String, Value> = described.iter().map(|name| (name.clone(), Value::Null)).collect();
     let refused = read(&everything, &|_| Ok(String::new())).unwrap_err().errors;
     assert_eq!(refused, [crate::problem::FieldError::new("/url", "is required")]);
-    let current = super::patch::document(&signalpost_core::Destination {
+    let destination = signalpost_core::Destination {
         id: "dst_01h2e8kqvbfwea724h75qc655w".parse().unwrap(),
         tenant_id: signalpost_core::TenantId::DEFAULT,
         uid: Some("u".to_owned()),
         spec: spec(json!({"description": "d", "rate_limit": {"per_second": 1}})),
-        secret: Secret::new(secret(24)),
+        secrets: signalpost_core::Kept::plain(""),
         state: signalpost_core::DestinationState::Active,
         disabled_reason: None,
         circuit: signalpost_core::CircuitRecord::default(),
         version: 1,
         created_at: signalpost_core::Timestamp::default(),
         updated_at: signalpost_core::Timestamp::default(),
-    });
+    };
+    let secrets = signalpost_core::DestinationSecrets::signing(Secret::new(secret(24)));
+    let current = super::patch::document(&destination, &secrets);
     let written: BTreeSet<String> = current.keys().cloned().chain(["secret".to_owned()]).collect();
     assert_eq!(written, described);
     // What a PATCH starts from reads as what it is.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use signalpost_core::{
-    CircuitPolicy, CircuitState, Destination, DestinationId, DestinationState, Guarantee, Timestamp,
+    CircuitPolicy, CircuitState, Destination, DestinationId, DestinationState, Guarantee, Secret, Timestamp,
     destination::{BodyFormat, DisableAfter, Method, RateLimit},
     ordering::{OnDead, OrderingMode},
     pattern::EventPattern,
@@ -42,7 +42,7 @@ pub struct DestinationBody {
     /// Of its requests.
     #[schema(value_type = MethodName)]
     pub method: Method,
-    /// Further headers of its requests.
+    /// Further headers of its requests; their values are secret, and shown as `***`.
     pub headers: BTreeMap<String, String>,
     /// The shape of its bodies.
     #[schema(value_type = BodyFormatName)]
@@ -107,7 +107,7 @@ impl DestinationBody {
             url: spec.url.clone(),
             event_types: spec.event_types.clone(),
             method: spec.method,
-            headers: spec.headers.clone(),
+            headers: spec.header_names.iter().map(|name| (name.clone(), "***".to_owned())).collect(),
             body_format: spec.body_format,
             timeout_ms: spec.timeout_ms,
             rate_limit: spec.rate_limit,
@@ -130,8 +130,8 @@ impl DestinationBody {
     }
 
     /// As the one sees it who creates it.
-    pub fn with_secret(destination: &Destination) -> Self {
-        Self { secret: Some(destination.secret.reveal().to_owned()), ..Self::new(destination) }
+    pub fn with_secret(destination: &Destination, secret: &Secret) -> Self {
+        Self { secret: Some(secret.reveal().to_owned()), ..Self::new(destination) }
     }
 }
 
