@@ -104,7 +104,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn count_replay(&self, tenant: TenantId, selection: &ReplaySelection, most: u64) -> Result<u64, StoreError>;
 
-    /// Cancels a job that is not finished; what it created stays. None where there is none; else the job as it is then.
+    /// Cancels a job that is not finished, at once, also while a step of it goes on; what it created stays, and no more is
+    /// created. None where there is none; else the job as it is then.
     ///
     /// # Errors
     /// The store is away.
