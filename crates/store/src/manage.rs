@@ -60,7 +60,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn retry_delivery(&self, tenant: TenantId, id: DeliveryId) -> Result<Retried, StoreError>;
 
-    /// Cancels a delivery that has not ended and of which no request is known to be out.
+    /// Cancels a delivery that has not ended and of which no request is known to be out; of a lane only while nobody can be about
+    /// to send it, since its end lets the next one go: not under a lease that a dispatcher may have taken over.
     ///
     /// # Errors
     /// The store is away.
