@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use signalpost_core::{DeliveryId, DestinationId, Event, Guarantee, LaneId, TenantId, Timestamp};
+use signalpost_store::schedule::DueDelivery;
 
 /// The largest `data` that a message carries whole; larger ones go by reference.
 pub const MAX_INLINE_BYTES: usize = 64 * 1024;
@@ -48,6 +49,25 @@ impl Message {
         let mut light = (*event).clone();
         light.data = bytes::Bytes::new();
         (Arc::new(light), Payload::ByReference)
+    }
+}
+
+impl From<DueDelivery> for Message {
+    fn from(due: DueDelivery) -> Self {
+        let (event, payload) = if due.whole { Self::carry(due.event) } else { (due.event, Payload::ByReference) };
+        Self {
+            delivery_id: due.delivery_id,
+            tenant_id: due.tenant_id,
+            destination_id: due.destination_id,
+            destination_version: due.destination_version,
+            attempt: due.attempts.saturating_add(1),
+            origin: Origin::Feed { leased_until: due.leased_until },
+            event,
+            payload,
+            lane: due.lane,
+            guarantee: due.guarantee,
+            born_at: due.born_at,
+        }
     }
 }
 

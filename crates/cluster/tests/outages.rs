@@ -44,6 +44,7 @@ async fn kafka_stopped_for_twenty_seconds(trial: &mut Trial) {
     let (target, load) = loaded(trial, "kafka-stopped").await;
     trial.cluster.kafka.halt().expect("stopped");
     let before = load.count();
+    // So long that the relay takes up what the API could not publish.
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(
         load.count() > before + 100,

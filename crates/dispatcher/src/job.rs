@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use signalpost_bus::{Message, Origin, Payload, Place};
+use signalpost_bus::{Message, Place};
 use signalpost_core::{DestinationId, DestinationState, WaitReason};
 use signalpost_limits::Claim;
 use signalpost_store::{
@@ -41,21 +41,7 @@ impl Job {
 
     /// Handed over by the store, leased until then, by the process's clock.
     pub(crate) fn handed_over(due: DueDelivery, lease_end: Duration, now: Duration) -> Self {
-        let (event, payload) = if due.whole { Message::carry(due.event) } else { (due.event, Payload::ByReference) };
-        let message = Message {
-            delivery_id: due.delivery_id,
-            tenant_id: due.tenant_id,
-            destination_id: due.destination_id,
-            destination_version: due.destination_version,
-            attempt: due.attempts.saturating_add(1),
-            origin: Origin::Feed { leased_until: due.leased_until },
-            event,
-            payload,
-            lane: due.lane,
-            guarantee: due.guarantee,
-            born_at: due.born_at,
-        };
-        Self { lease_end: Some(lease_end), ..Self::new(None, Arc::new(message), now) }
+        Self { lease_end: Some(lease_end), ..Self::new(None, Arc::new(due.into()), now) }
     }
 
     /// Whether the lease of a lane is too short to begin anything: the store brings it back.

@@ -3,7 +3,8 @@
 //! Fair in turns of one request each, among tenants and among the destinations of each. A destination may have so many
 //! requests out as it allows and as this dispatcher's share of its slots is, and never more than are left free for its
 //! tenant; to which an eighth of the room is not, that others left. So a hundred hanging destinations still leave room for
-//! the next one. A rate-limited one gets tokens in blocks of at most 50 ms of its rate, which are used at once or lost.
+//! the next one. A rate-limited one gets tokens in blocks of at most 50 ms of its rate, some ahead of their time, which are used when
+//! they are ready or lost: each by its own time, so that a late start makes none of those behind it late.
 //!
 //! What waits here must be gone soon. Where a destination is what holds it up, it is given back as [`Parked`], to wait in
 //! the store: after a while, where its queue is full, and where room is short. While we are what holds it up, it stays.
@@ -32,7 +33,7 @@ use turns::Turns;
 
 use crate::job::Job;
 
-/// A granted token is used within this time.
+/// A token is used within this time after it is ready.
 const TOKEN_LIFE: Duration = Duration::from_millis(50);
 /// What waits for longer is late: where room is short, it goes, if its destination is what holds it up.
 const SLOW: Duration = Duration::from_millis(500);
@@ -204,16 +205,19 @@ impl Queues {
             }
             let gate = self.gates.get_mut(&id);
             let most = gate.as_deref().map_or(usize::MAX, |gate| gate.most(queue.in_flight));
-            queue.is_held = queue.in_flight >= queue.max_in_flight.min(most);
+            let slots = queue.max_in_flight.min(most).saturating_sub(queue.in_flight);
+            queue.is_held = slots == 0;
             if queue.is_held {
                 // Ready again when a request ends, or when the circuit changes.
                 continue;
             }
             let (tenant, in_flight) = (queue.tenant, queue.in_flight);
-            if in_flight >= free_for(&self.bounds, self.in_flight, &self.in_flight_of, tenant) {
+            let free = free_for(&self.bounds, self.in_flight, &self.in_flight_of, tenant);
+            if in_flight >= free {
                 self.crowd(id);
                 continue;
             }
+            queue.lose_tokens(now);
             let open_at = queue.open_at();
             if open_at > now {
                 self.arm_sooner(id, open_at);
@@ -226,12 +230,17 @@ impl Queues {
                 }
                 continue;
             }
-            if queue.rate.is_some() && !queue.take_token(now) {
-                if !queue.is_asking {
+            if queue.rate.is_some() {
+                if !queue.is_asking && queue.tokens_at <= now && queue.wanted_tokens(id, slots.min(free)).is_some() {
                     queue.is_asking = true;
                     self.wanting.insert(id);
                 }
-                continue;
+                let Some(ready_at) = queue.tokens.front().copied() else { continue };
+                if ready_at > now {
+                    self.arm_sooner(id, ready_at);
+                    continue;
+                }
+                queue.tokens.pop_front();
             }
             let Some(mut job) = queue.jobs.pop_front() else { continue };
             if let Some(Gate::Trying { left }) = gate {

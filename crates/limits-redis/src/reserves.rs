@@ -41,7 +41,7 @@ pub(crate) struct Reserves {
 impl Reserves {
     /// Takes what lies here.
     pub(crate) fn take(&mut self, now: Duration, request: &TokenRequest) -> TokenGrant {
-        let none = TokenGrant { granted: 0, retry_after: Duration::ZERO };
+        let none = TokenGrant::none(Duration::ZERO);
         let Some(reserve) = self.reserves.get_mut(&request.destination_id) else { return none };
         if now >= reserve.until || reserve.limit != request.limit {
             return none;
@@ -49,7 +49,7 @@ impl Reserves {
         let granted = reserve.tokens.min(request.wanted);
         reserve.tokens -= granted;
         reserve.count(now, granted);
-        TokenGrant { granted, ..none }
+        TokenGrant::ready(granted)
     }
 
     /// How many more than it wants now it will soon want.

@@ -9,7 +9,8 @@
 //!   must know that it is absent ([`PRESENT_FOR`]). From then on those that still reach Redis get the rest there, and no more.
 //! - What was used so is told when Redis is back.
 //!
-//! High rates are taken in blocks. Who gets fewer than it wants is told to come again when there are more than one. Who
+//! What will be whole soon is granted before, here as there. High rates are taken in blocks. Who gets fewer than it wants is told to
+//! come again when there are more than one. Who
 //! wants one after the other gets some in advance, as many as it used in the last moment, which are good for [`RESERVE_TIME`]; those
 //! that were not used are given back. So Redis is asked some 40 times a second for a destination, whatever its rate.
 //!
@@ -25,7 +26,7 @@ use std::{
 };
 
 use signalpost_core::{DestinationId, destination::RateLimit};
-use signalpost_limits::{LimitsUnavailable, TokenGrant, TokenRequest, local::tokens::TokenBuckets};
+use signalpost_limits::{LimitsUnavailable, TOKENS_AHEAD, TokenGrant, TokenRequest, local::tokens::TokenBuckets};
 
 use crate::{
     link::{CALL_TIME, Link, PRESENT_FOR},
@@ -82,11 +83,12 @@ impl Tokens {
             Err(_) => match link.lost_at() {
                 Some(since) => self.state().take_own(now, since, link.alive(), &missing),
                 // It is back already, and counts on us to ask.
-                None => vec![TokenGrant { granted: 0, retry_after: CALL_TIME / 5 }; missing.len()],
+                None => vec![TokenGrant::none(CALL_TIME / 5); missing.len()],
             },
         };
         for ((at, _), grant) in missing.iter().zip(rest) {
-            grants[*at] = TokenGrant { granted: grants[*at].granted + grant.granted, ..grant };
+            let before = grants[*at].granted;
+            grants[*at] = TokenGrant { granted: before + grant.granted, ready: before + grant.ready, ..grant };
         }
         grants
     }
@@ -114,7 +116,7 @@ impl Tokens {
                 let used = state.untold.remove(&request.destination_id);
                 telling.untold.extend(used.map(|(used, limit)| (request.destination_id, used, limit)));
                 let used = i64::from(used.map_or(0, |(used, _)| used)) - i64::from(unused);
-                asked.push((*request, request.wanted.saturating_add(extra), used));
+                asked.push((*request, extra, used));
             }
             // Others, too: who takes from their buckets next may be somebody else.
             let others: Vec<DestinationId> = state.untold.keys().copied().take(TOLD_AT_ONCE).collect();
@@ -130,31 +132,38 @@ impl Tokens {
             .call(async |scripts, session| {
                 let name = if alive == 0 { String::new() } else { session.name.to_string() };
                 let present_for = PRESENT_FOR.as_millis().to_string();
-                let mut batch = Batch::new(vec![name, alive.to_string(), present_for, session.waits_until()]);
-                for (request, wanted, used) in &asked {
+                let ahead = TOKENS_AHEAD.as_micros().to_string();
+                let mut batch = Batch::new(vec![name, alive.to_string(), present_for, session.waits_until(), ahead]);
+                for (request, extra, used) in &asked {
                     let (rate, burst) = (request.limit.per_second.to_string(), request.limit.burst().to_string());
                     let key = format!("signalpost:tokens:{}", request.destination_id);
-                    batch.push(key, [rate, burst, wanted.to_string(), used.to_string()]);
+                    batch.push(key, [rate, burst, request.wanted.to_string(), extra.to_string(), used.to_string()]);
                 }
                 scripts.call(&mut session.connection, &scripts.take_tokens, &batch).await
             })
             .await?;
-        if answers.len() != 2 * asked.len() {
+        if answers.len() != 4 * asked.len() {
             return Err(LimitsUnavailable(format!("{} answers", answers.len())));
         }
         telling.untold.clear();
         let mut state = self.state();
-        let grants = missing.iter().zip(answers.chunks_exact(2)).map(|((_, request), answer)| {
-            let got = u32::try_from(answer[0]).unwrap_or(0);
-            let granted = got.min(request.wanted);
-            state.reserves.keep(now, request, granted, got - granted);
-            let retry_after = if granted < request.wanted {
-                let next = Duration::from_micros(u64::try_from(answer[1]).unwrap_or(0));
-                next + block_after_next(request, granted)
-            } else {
-                Duration::ZERO
+        let grants = missing.iter().zip(answers.chunks_exact(4)).map(|((_, request), answer)| {
+            let number = |at: usize| u32::try_from(answer[at]).unwrap_or(0);
+            let time = |at: usize| Duration::from_nanos(u64::try_from(answer[at]).unwrap_or(0));
+            let granted = number(0).min(request.wanted);
+            state.reserves.keep(now, request, granted, number(0) - granted);
+            let mut grant = TokenGrant {
+                granted,
+                ready: number(1).min(granted),
+                next_in: time(2),
+                every: time(3),
+                retry_after: Duration::ZERO,
             };
-            TokenGrant { granted, retry_after }
+            if granted < request.wanted {
+                let next = grant.whole_in(granted).saturating_sub(TOKENS_AHEAD) + block_after_next(request, granted);
+                grant.retry_after = next.max(Duration::from_nanos(1));
+            }
+            grant
         });
         Ok(grants.collect())
     }
@@ -193,11 +202,10 @@ fn part_of(limit: RateLimit, alive: u32) -> RateLimit {
     RateLimit { per_second: limit.per_second / alive, burst: NonZeroU32::new(burst) }
 }
 
-/// How much longer than the next token what makes a call worth its while takes. Never so long that the bucket fills.
+/// How much longer than the next token what makes a call worth its while takes. The bucket is in debt for twice that time.
 fn block_after_next(request: &TokenRequest, granted: u32) -> Duration {
     let rate = request.limit.per_second;
-    let block =
-        (rate * BLOCK_TIME.as_secs_f64()).min(request.limit.burst() / 2.0).min(f64::from(request.wanted - granted));
+    let block = (rate * BLOCK_TIME.as_secs_f64()).min(f64::from(request.wanted - granted));
     Duration::from_secs_f64((block - 1.0).max(0.0) / rate)
 }
 

@@ -16,7 +16,8 @@ use signalpost_testkit::proxy::Mode;
 /// How long a token may lie in reserve between being taken and being granted.
 const RESERVED: f64 = 0.025;
 
-/// So many tokens, granted by a call that began and ended then. Who: the number of the dispatcher.
+/// So many tokens, which are ready at a moment between these two: so long after the call that granted them began, and after
+/// it ended. Who: the number of the dispatcher.
 #[derive(Debug, Clone, Copy)]
 struct Grant {
     who: usize,
@@ -31,14 +32,20 @@ async fn hungry(rig: &Rig, who: usize, limits: &RedisLimits, request: TokenReque
         let began = rig.clock.elapsed();
         let grant = limits.take_tokens(&[request]).await.unwrap()[0];
         let ended = rig.clock.elapsed();
-        if grant.granted > 0 {
-            grants.lock().unwrap().push(Grant { who, began, ended, tokens: grant.granted });
+        {
+            let mut grants = grants.lock().unwrap();
+            if grant.ready > 0 {
+                grants.push(Grant { who, began, ended, tokens: grant.ready });
+            }
+            for later in grant.ready_in().skip(usize::try_from(grant.ready).unwrap()) {
+                grants.push(Grant { who, began: began + later, ended: ended + later, tokens: 1 });
+            }
         }
         tokio::time::sleep(grant.retry_after.clamp(Duration::from_millis(1), Duration::from_millis(100))).await;
     }
 }
 
-/// Every window between two grants, whenever within their calls they were.
+/// Every window between two grants, whenever between its moments it was ready.
 fn check_promise(grants: &[Grant], burst: f64, rate: f64) {
     for (number, first) in grants.iter().enumerate() {
         let (mut sum, mut began, mut ended) = (0.0, first.began, first.ended);

@@ -11,7 +11,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use futures::future::join_all;
 use signalpost_core::{Clock, DeliveryId, DestinationId, Entropy, destination::RateLimit};
 
-use crate::{CLAIM_LEASE, Claim, Claimed, Limits, LimitsUnavailable, Owner, TokenGrant, TokenRequest};
+use crate::{CLAIM_LEASE, Claim, Claimed, Limits, LimitsUnavailable, Owner, TOKENS_AHEAD, TokenGrant, TokenRequest};
 
 /// How long a condition may take to come true.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -34,6 +34,7 @@ pub async fn exercise<F: AsyncFn() -> Arc<dyn Limits>>(factory: F, world: &World
     is_well(&*one).await;
     is_well(&*two).await;
     gives_a_burst_and_then_waits(&*one, world).await;
+    grants_what_comes_soon(&*one, world).await;
     answers_in_order_and_apart(&*one, world).await;
     holds_one_bucket_for_all(&one, &two, world).await;
     survives_callers_that_give_up(&*one, world).await;
@@ -101,7 +102,7 @@ async fn take(limits: &dyn Limits, requests: &[TokenRequest]) -> Vec<TokenGrant>
     let grants = asked(async || limits.take_tokens(requests).await).await;
     assert_eq!(grants.len(), requests.len());
     for (grant, request) in grants.iter().zip(requests) {
-        assert!(grant.granted <= request.wanted);
+        assert!(grant.ready <= grant.granted && grant.granted <= request.wanted, "{grant:?}");
         assert_eq!(grant.granted == request.wanted, grant.retry_after.is_zero(), "{grant:?}");
     }
     grants
@@ -144,8 +145,27 @@ async fn gives_a_burst_and_then_waits(limits: &dyn Limits, world: &World) {
 }
 
 fn assert_promise(sum: u32, limit: RateLimit, time: Duration) {
-    let allowed = limit.burst() + 1.02 * limit.per_second * time.as_secs_f64();
+    let allowed = limit.burst() + 1.02 * limit.per_second * (time + TOKENS_AHEAD).as_secs_f64();
     assert!(f64::from(sum) <= allowed, "{sum} of {allowed} in {time:?}");
+}
+
+/// Who asks before its tokens have come is told when each of them will be there.
+async fn grants_what_comes_soon(limits: &dyn Limits, world: &World) {
+    let soon = |destination_id| TokenRequest { destination_id, limit: limit(50.0, 1), wanted: 5 };
+    let asking = async {
+        loop {
+            let request = soon(world.destination());
+            let grant = surely(limits, async || Ok(take(limits, &[request]).await[0])).await;
+            // Else others answered, whose bucket was not full.
+            if grant.ready == 1 {
+                return grant;
+            }
+        }
+    };
+    let grant = tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("a new bucket is full"));
+    let ready_in: Vec<_> = grant.ready_in().map(|time| (time.as_secs_f64() * 1000.0).round()).collect();
+    assert_eq!(ready_in, [0.0, 20.0, 40.0], "{grant:?}");
+    assert!(grant.retry_after >= Duration::from_millis(10), "{grant:?}");
 }
 
 /// Many destinations in one call, one of them twice, and none takes another's tokens.

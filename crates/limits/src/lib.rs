@@ -31,13 +31,48 @@ pub struct TokenRequest {
     pub wanted: u32,
 }
 
-/// What one got.
+/// How long before it comes a token may be granted. Who asks that much ahead loses none by being late: a bucket that holds
+/// its burst fills no more.
+pub const TOKENS_AHEAD: Duration = Duration::from_millis(50);
+
+/// What one got. A granted token may be used from when it is ready, for 50 ms; then it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TokenGrant {
-    /// 0 to `wanted`. A granted token is used within 50 ms or lost.
+    /// 0 to `wanted`.
     pub granted: u32,
-    /// When fewer than wanted: how long until the next token comes.
+    /// So many of them are ready now.
+    pub ready: u32,
+    /// How long until the first of the others is, ...
+    pub next_in: Duration,
+    /// ... and from then on between two.
+    pub every: Duration,
+    /// When fewer than wanted: how long until there is more to be had.
     pub retry_after: Duration,
+}
+
+impl TokenGrant {
+    /// All that was wanted, to be used now.
+    pub const fn ready(granted: u32) -> Self {
+        Self { granted, ready: granted, next_in: Duration::ZERO, every: Duration::ZERO, retry_after: Duration::ZERO }
+    }
+
+    /// None before that.
+    pub const fn none(retry_after: Duration) -> Self {
+        Self { retry_after, ..Self::ready(0) }
+    }
+
+    /// For each of the granted, how long until it is ready.
+    pub fn ready_in(self) -> impl Iterator<Item = Duration> {
+        (0..self.granted).map(move |number| self.whole_in(number))
+    }
+
+    /// How long until that token is whole, the first being 0, granted or not.
+    pub fn whole_in(&self, number: u32) -> Duration {
+        match number.checked_sub(self.ready) {
+            None => Duration::ZERO,
+            Some(later) => self.next_in.saturating_add(self.every.saturating_mul(later)),
+        }
+    }
 }
 
 /// A request that is about to go out.

@@ -16,6 +16,7 @@
 //! ```
 
 mod answer;
+pub mod connections;
 mod control;
 mod faults;
 mod log;

@@ -1,4 +1,4 @@
-//! Accepts connections and treats requests as the faults say.
+//! Treats requests as the faults say.
 
 use std::{
     collections::HashMap,
@@ -11,18 +11,18 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::TokioTimer;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use signalpost_core::Clock;
 use signalpost_signing::Secret;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Failure, Faults, Observer, Received, ReceiverSettings, Verdict,
     answer::{self, Body},
-    control,
+    connections, control,
     log::{Begun, Log},
     verdict::judge,
 };
@@ -121,41 +121,10 @@ fn parse(secret: Option<&str>) -> io::Result<Vec<Secret>> {
 
 /// Serves until it is told to stop.
 pub(crate) async fn accept(listener: TcpListener, server: Arc<Server>, stop: CancellationToken, tasks: TaskTracker) {
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _peer)) => {
-                tasks.spawn(serve(stream, Arc::clone(&server), stop.clone()));
-            }
-            // Out of file descriptors, most likely: the ones in use come back.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, server: Arc<Server>, stop: CancellationToken) {
-    // Only latency is lost where this fails.
-    let _slower = stream.set_nodelay(true);
-    let reset = CancellationToken::new();
-    let service = {
-        let reset = reset.clone();
-        service_fn(move |request| treat(Arc::clone(&server), request, reset.clone()))
-    };
-    let mut connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => {}
-        () = reset.cancelled() => {
-            // Closing with a linger of zero sends RST instead of FIN.
-            let _fin_instead = connection.into_parts().io.into_inner().set_zero_linger();
-        }
-        // A client that breaks the connection off is none of our errors.
-        _closed = &mut connection => {}
-    }
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new());
+    let treat = move |request, reset| treat(Arc::clone(&server), request, reset);
+    connections::serve(listener, http, stop, tasks, treat).await;
 }
 
 /// A request in progress. Its end is noted when it is answered, or when it is dropped because its client has gone.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use metrics::counter;
-use signalpost_bus::{Message, Origin, Payload};
+use signalpost_bus::{Message, Origin};
 use signalpost_core::{DeliveryId, Timestamp, WaitReason};
 use signalpost_store::schedule::{DueDelivery, FeedBudget};
 use signalpost_telemetry::names;
@@ -41,7 +41,7 @@ impl Feed {
 
     /// Publishes in batches, in order. What was not acknowledged is given back.
     async fn publish(&mut self, deliveries: Vec<DueDelivery>) -> Result<(), JobError> {
-        let mut rest = batches(deliveries.into_iter().map(message)).into_iter();
+        let mut rest = batches(deliveries.into_iter().map(Message::from)).into_iter();
         while let Some(batch) = rest.next() {
             let count = batch.len();
             if let Err(error) = self.needs.bus.publish(batch.clone()).await {
@@ -100,23 +100,6 @@ impl Job for Feed {
             Some(next_in) => Again::After(next_in.clamp(SHORTEST_PAUSE, self.settings.feed_poll)),
             None => Again::Later,
         })
-    }
-}
-
-fn message(due: DueDelivery) -> Message {
-    let (event, payload) = if due.whole { Message::carry(due.event) } else { (due.event, Payload::ByReference) };
-    Message {
-        delivery_id: due.delivery_id,
-        tenant_id: due.tenant_id,
-        destination_id: due.destination_id,
-        destination_version: due.destination_version,
-        attempt: due.attempts.saturating_add(1),
-        origin: Origin::Feed { leased_until: due.leased_until },
-        event,
-        payload,
-        lane: due.lane,
-        guarantee: due.guarantee,
-        born_at: due.born_at,
     }
 }
 

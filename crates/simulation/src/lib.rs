@@ -9,9 +9,6 @@
 //! After every step the invariants are checked ([`check`]). [`breaks`] are ports that lie, to show that the checks see it.
 //! `docs/simulation.md` tells how to read and replay a seed.
 
-#[macro_use]
-mod delegate;
-
 pub mod breaks;
 mod bus;
 mod chaos;
@@ -19,6 +16,7 @@ pub mod check;
 mod client;
 mod gates;
 mod knobs;
+mod layers;
 mod life;
 mod lives;
 mod panics;

@@ -20,6 +20,7 @@ use crate::{
     chaos::{self, Lives},
     client::{Apis, KEY},
     gates::{GatedLimits, GatedStore},
+    layers::{LayeredLimits, LayeredStore},
     life::Life,
     receivers::{Receivers, SimExchanger},
     seed::Rng,
@@ -111,9 +112,9 @@ async fn lives(outside: Outside, role: Role, number: usize, place: usize) {
 
 /// One service, until it is asked to end.
 async fn service(outside: Outside, role: Role, number: usize, life: Arc<Life>) -> Result<(), String> {
-    let store: Arc<dyn Store> = Arc::new(GatedStore::new(&life, Arc::clone(&outside.store)));
+    let store: Arc<dyn Store> = Arc::new(LayeredStore(GatedStore::new(&life, Arc::clone(&outside.store))));
     let bus = Arc::new(GatedBus::new(&life, &outside.bus));
-    let limits = Arc::new(GatedLimits::new(&life, Arc::clone(&outside.limits)));
+    let limits = Arc::new(LayeredLimits(GatedLimits::new(&life, Arc::clone(&outside.limits))));
     let (clock, entropy) = (Arc::clone(&life.clock) as Arc<dyn Clock>, Arc::clone(&life.entropy));
     let shutdown = life.shutdown.clone();
     let knobs = &outside.world.knobs;

@@ -25,6 +25,7 @@ use crate::{
     client::Client,
     gates::TappedLimits,
     knobs::Knobs,
+    layers::LayeredLimits,
     lives::{self, Outside},
     panics,
     people::People,
@@ -94,7 +95,7 @@ async fn whole(seed: u64, options: Options) -> anyhow::Result<Outcome> {
     world.tell("run", format_args!("seed {seed}: {knobs:?}"));
     let store: Arc<dyn Store> = Arc::new(store);
     let limits: Arc<dyn Limits> = Arc::new(LocalLimits::new(Arc::clone(&clock) as Arc<dyn Clock>));
-    let limits: Arc<dyn Limits> = Arc::new(TappedLimits::new(&world, limits));
+    let limits: Arc<dyn Limits> = Arc::new(LayeredLimits(TappedLimits::new(&world, limits)));
     let egress = EgressPolicy {
         allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)],
         require_https: false,

@@ -11,6 +11,9 @@ pub(crate) enum Failure {
     /// No answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// Somebody else decided otherwise meanwhile: all of it is rolled back. For those who give an answer of their own to it.
+    #[error("decided otherwise meanwhile")]
+    Overtaken,
     /// What we kept there does not make sense.
     #[error("{0}")]
     Inconsistent(String),
@@ -52,7 +55,7 @@ impl From<Failure> for StoreError {
         let text = failure.to_string();
         match failure {
             Failure::Timeout => Self::Unavailable(text),
-            Failure::Inconsistent(_) => Self::Internal(text),
+            Failure::Inconsistent(_) | Failure::Overtaken => Self::Internal(text),
             Failure::Sql(error) => match error {
                 sqlx::Error::Database(error) => of_state(error.code().as_deref().unwrap_or_default(), text),
                 sqlx::Error::Io(_)

@@ -91,6 +91,28 @@ impl Matching<'_> {
         Ok(sum)
     }
 
+    /// How many there are among the next `room` deliveries after one, and the last of those; the highest id of all when there are
+    /// no more.
+    pub(crate) async fn count_deliveries(
+        &self,
+        connection: &mut PgConnection,
+        after: Uuid,
+        room: usize,
+    ) -> Result<(usize, Uuid), Failure> {
+        let mut query = QueryBuilder::new("SELECT d.id, d.event_type");
+        self.push_deliveries(&mut query, Some(after));
+        query.push(" ORDER BY d.id LIMIT ").push_bind(i64::try_from(room).unwrap_or(i64::MAX));
+        let rows = query.build().fetch_all(connection).await?;
+        let mut count = 0;
+        for row in &rows {
+            count += usize::from(self.takes(row.try_get("event_type")?));
+        }
+        match rows.last() {
+            Some(last) if rows.len() >= room => Ok((count, last.try_get("id")?)),
+            _ => Ok((count, Uuid::max())),
+        }
+    }
+
     /// The next deliveries after one and not after the last, up to `room` before types are looked at. Locked, in the order of
     /// their ids, and with the last one looked at; None: there are no more.
     pub(crate) async fn next_deliveries(

@@ -6,7 +6,7 @@ use signalpost_core::{
     id::DeliveryKind,
 };
 use signalpost_store::{
-    NEVER,
+    HANDOVER_LEASE, NEVER,
     manage::{Cancelled, Retried},
 };
 
@@ -31,6 +31,11 @@ impl Anchor {
     /// Whether one is out: until when it may be is when the row is due.
     pub(crate) fn request_is_out(&self, now: Timestamp) -> bool {
         self.reason == WaitReason::InFlight && self.due_at > now
+    }
+
+    /// Whether its lease is so short that it may be a dispatcher's, and not only the bus's.
+    fn may_be_taken(&self, now: Timestamp) -> bool {
+        self.leased && self.due_at > now && self.due_at <= now + HANDOVER_LEASE
     }
 }
 
@@ -106,7 +111,10 @@ pub(crate) fn cancel(tx: &Tx<'_>, tenant: TenantId, delivery: DeliveryId) -> Out
         }
         DeliveryState::Queued | DeliveryState::Waiting => {}
     }
-    if anchor(tx, delivery)?.is_some_and(|anchor| anchor.request_is_out(tx.now)) {
+    // The end of one of a lane lets the next one go, so nobody may be about to send it.
+    let is_in_hand =
+        |anchor: Anchor| anchor.request_is_out(tx.now) || (stored.place.is_some() && anchor.may_be_taken(tx.now));
+    if anchor(tx, delivery)?.is_some_and(is_in_hand) {
         return Ok(Cancelled::InFlight);
     }
     outcomes::end(tx, &stored, DeliveryState::Cancelled, None, stored.attempts)?;

@@ -17,7 +17,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_lanes.sql"),
     include_str!("../../../migrations/sqlite/0003_circuits.sql"),
-    include_str!("../../../migrations/sqlite/0004_tenants.sql"),
+    include_str!("../../../migrations/sqlite/0004_replay_pace.sql"),
+    include_str!("../../../migrations/sqlite/0005_tenants.sql"),
 ];
 
 /// The version of the schema that this build works on.

@@ -2,10 +2,11 @@
 //! nor creating holds the writer for long.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use signalpost_core::{ReplayId, TenantId};
+use signalpost_core::{ReplayId, TenantId, Timestamp};
 use signalpost_store::{
     StoreError,
     manage::{ReplayJob, ReplayState},
+    pace::Pace,
     schedule::OpenReplay,
 };
 
@@ -46,7 +47,7 @@ fn job(row: &Row<'_>) -> Outcome<ReplayJob> {
         matched: count(5)?,
         replayed: count(6)?.unwrap_or(0),
         created_at: columns::time(row, 7)?,
-        finished_at: row.get::<_, Option<i64>>(8)?.map(signalpost_core::Timestamp::from_micros),
+        finished_at: row.get::<_, Option<i64>>(8)?.map(Timestamp::from_micros),
     })
 }
 
@@ -88,11 +89,13 @@ pub(crate) fn create(tx: &Tx<'_>, job: &ReplayJob) -> Outcome<()> {
     Ok(())
 }
 
-/// The jobs that are not finished, oldest first.
-pub(crate) fn open(connection: &Connection) -> Outcome<Vec<OpenReplay>> {
-    let mut statement = connection
-        .prepare_cached("SELECT id, tenant_id, rate_per_second FROM replays WHERE state = 'running' ORDER BY id")?;
-    let rows = statement.query_map([], |row| {
+/// The jobs that may go on, oldest first.
+pub(crate) fn open(connection: &Connection, now: Timestamp) -> Outcome<Vec<OpenReplay>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, tenant_id, rate_per_second FROM replays
+         WHERE state = 'running' AND coalesce(paced_until <= ?1, 1) ORDER BY id",
+    )?;
+    let rows = statement.query_map([now.as_micros()], |row| {
         Ok(OpenReplay { id: id(row, 0)?, tenant_id: id(row, 1)?, rate_per_second: row.get(2)? })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -126,12 +129,12 @@ impl SqliteStore {
         let Some(job) = found else { return Ok((0, false)) };
         let walk = Walk::of_job(&job);
         if job.matched.is_none() {
-            // Two that count at once do it twice, and write the same.
+            // Two that count at once do it twice, and write the same. One that was cancelled meanwhile stays as it is.
             let matched = self.count_matches(walk, u64::MAX).await?;
             return self
                 .write(move |tx| {
                     tx.execute(
-                        "UPDATE replays SET matched = ?2 WHERE id = ?1 AND matched IS NULL",
+                        "UPDATE replays SET matched = ?2 WHERE id = ?1 AND matched IS NULL AND state = 'running'",
                         params![key(replay), i64::try_from(matched).unwrap_or(i64::MAX)],
                     )?;
                     Ok((0, is_running(tx, replay)?))
@@ -149,10 +152,20 @@ fn is_running(tx: &Tx<'_>, replay: ReplayId) -> Outcome<bool> {
 
 fn create_next(tx: &Tx<'_>, replay: ReplayId, walk: &Walk, most: usize) -> Outcome<(usize, bool)> {
     // Read here, not before: another may have made a step since.
-    let cursor = tx.row("SELECT cursor FROM replays WHERE id = ?1 AND state = 'running'", [key(replay)], |row| {
-        row.get::<_, Option<Vec<u8>>>(0)
-    })?;
-    let Some(cursor) = cursor else { return Ok((0, false)) };
+    let job = tx.row(
+        "SELECT cursor, rate_per_second, paced_until FROM replays WHERE id = ?1 AND state = 'running'",
+        [key(replay)],
+        |row| {
+            let paced_until = row.get::<_, Option<i64>>(2)?.map(Timestamp::from_micros);
+            let pace = row.get::<_, Option<f64>>(1)?.map(|rate| Pace::new(rate, paced_until, tx.now));
+            Ok((row.get::<_, Option<Vec<u8>>>(0)?, pace))
+        },
+    )?;
+    let Some((cursor, pace)) = job else { return Ok((0, false)) };
+    let most = pace.map_or(most, |pace| pace.allowed().min(most));
+    if most == 0 {
+        return Ok((0, true));
+    }
     let cursor = cursor.map_or_else(|| Ok(Cursor::default()), |bytes| Cursor::from_bytes(&bytes))?;
     let page = walk.page(tx.connection, cursor, most, PAGE)?;
     let mut created = 0;
@@ -167,13 +180,15 @@ fn create_next(tx: &Tx<'_>, replay: ReplayId, walk: &Walk, most: usize) -> Outco
     }
     let state = if page.next.is_some() { ReplayState::Running } else { ReplayState::Completed };
     tx.execute(
-        "UPDATE replays SET replayed = replayed + ?2, cursor = ?3, state = ?4, finished_at = ?5 WHERE id = ?1",
+        "UPDATE replays SET replayed = replayed + ?2, cursor = ?3, state = ?4, finished_at = ?5, paced_until = ?6
+         WHERE id = ?1",
         params![
             key(replay),
             i64::try_from(created).unwrap_or(i64::MAX),
             page.next.map(Cursor::to_bytes),
             state_name(state),
-            (state == ReplayState::Completed).then_some(tx.now.as_micros())
+            (state == ReplayState::Completed).then_some(tx.now.as_micros()),
+            pace.map(|pace| pace.after(created).as_micros())
         ],
     )?;
     Ok((created, page.next.is_some()))

@@ -50,7 +50,8 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
-        self.read(replays::open).await
+        let now = self.now();
+        self.read(move |connection| replays::open(connection, now)).await
     }
 
     async fn step_replay(&self, id: ReplayId, most: usize) -> Result<(usize, bool), StoreError> {

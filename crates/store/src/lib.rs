@@ -18,6 +18,7 @@ pub mod conformance;
 pub mod dispatch;
 pub mod ingest;
 pub mod manage;
+pub mod pace;
 pub mod read;
 pub mod schedule;
 pub mod secrets;

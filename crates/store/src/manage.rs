@@ -61,7 +61,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn retry_delivery(&self, tenant: TenantId, id: DeliveryId) -> Result<Retried, StoreError>;
 
-    /// Cancels a delivery that has not ended and of which no request is known to be out.
+    /// Cancels a delivery that has not ended and of which no request is known to be out; of a lane only while nobody can be about
+    /// to send it, since its end lets the next one go: not under a lease that a dispatcher may have taken over.
     ///
     /// # Errors
     /// The store is away.
@@ -105,7 +106,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn count_replay(&self, tenant: TenantId, selection: &ReplaySelection, most: u64) -> Result<u64, StoreError>;
 
-    /// Cancels a job that is not finished; what it created stays. None where there is none; else the job as it is then.
+    /// Cancels a job that is not finished, at once, also while a step of it goes on; what it created stays, and no more is
+    /// created. None where there is none; else the job as it is then.
     ///
     /// # Errors
     /// The store is away.

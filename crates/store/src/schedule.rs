@@ -50,17 +50,18 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn expand_fan_outs(&self, most: usize) -> Result<usize, StoreError>;
 
-    /// The replay jobs that are not finished.
+    /// The replay jobs that are not finished, but for those whose rate allows them nothing yet.
     ///
     /// # Errors
     /// The store is away.
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError>;
 
-    /// Does the next piece of a job: counts what matches where that is not known yet, else creates up to `most` new deliveries
-    /// in `waiting`, moves the job's cursor and its counts, in one transaction; ends the job when nothing is left. Those of
+    /// Does the next piece of a job: counts (a part of) what matches where that is not known yet, else creates up to `most` new
+    /// deliveries in `waiting`, moves the job's cursor and its counts, in one transaction; ends the job when nothing is left. Those of
     /// lanes join at the tail in their original order; for its sake a piece may be larger than `most`, up to the end of a millisecond.
-    /// Returns how many were created, and whether the job goes on. A job that another process works on, that was cancelled
-    /// or that does not exist gives `(0, false)`.
+    /// A job with a rate gets no more than that allows ([`crate::pace`]), over all processes.
+    /// Returns how many were created, and whether the job goes on. A job that another process works on, that was cancelled (also
+    /// while this went on: then none were created) or that does not exist gives `(0, false)`.
     ///
     /// # Errors
     /// The store is away.
@@ -159,7 +160,7 @@ pub struct OpenReplay {
     pub id: ReplayId,
     /// Whose.
     pub tenant_id: TenantId,
-    /// At most so many deliveries per second.
+    /// At most so many deliveries per second, over all processes.
     pub rate_per_second: Option<f64>,
 }
 

@@ -1,25 +1,22 @@
-//! Connections and requests.
+//! Requests.
 
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::{Arc, PoisonError, RwLock},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::stream;
 use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame};
-use http_body_util::BodyExt as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::Interval,
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
 };
-use tokio_util::sync::CancellationToken;
+use signalpost_receiver::connections;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Behaviour, Failure, Log};
 use crate::{chance, epoch::Epoch, payload};
@@ -35,41 +32,8 @@ pub struct Server {
 
 /// Serves until it is told to stop.
 pub async fn accept(listener: TcpListener, server: Arc<Server>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => {
-                    connections.spawn(serve(stream, Arc::clone(&server)));
-                }
-                // Out of file descriptors, most likely: the ones in use come back.
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            },
-            Some(_ended) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, server: Arc<Server>) {
-    // Only latency is lost where this fails.
-    let _slower = stream.set_nodelay(true);
-    let reset = CancellationToken::new();
-    let service = {
-        let reset = reset.clone();
-        service_fn(move |request| treat(Arc::clone(&server), request, reset.clone()))
-    };
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        biased;
-        () = reset.cancelled() => {
-            // Closing with a linger of zero sends RST instead of FIN.
-            let _fin_instead = connection.into_parts().io.into_inner().set_zero_linger();
-        }
-        // A client that breaks the connection off is none of our errors.
-        _closed = &mut connection => {}
-    }
+    let treat = move |request, reset| treat(Arc::clone(&server), request, reset);
+    connections::serve(listener, http1::Builder::new(), stop, TaskTracker::new(), treat).await;
 }
 
 /// A request in progress; its end is noted when it is answered, or when it is dropped because its client has gone.
@@ -101,14 +65,14 @@ async fn treat(
 ) -> Result<Response<Answer>, Infallible> {
     let (head, body) = request.into_parts();
     // The client went before its request was complete: nothing arrived.
-    let Ok(body) = body.collect().await else { return Ok(answer(400, Answer::Empty)) };
+    let Ok(body) = body.collect().await else { return Ok(answer(400, empty())) };
     let body = body.to_bytes();
     let path: Option<u32> = head.uri.path().trim_start_matches('/').parse().ok();
     let behaviour = path.and_then(|path| {
         let behaviours = server.behaviours.read().unwrap_or_else(PoisonError::into_inner);
         behaviours.get(usize::try_from(path).ok()?).copied()
     });
-    let (Some(path), Some(behaviour)) = (path, behaviour) else { return Ok(answer(404, Answer::Empty)) };
+    let (Some(path), Some(behaviour)) = (path, behaviour) else { return Ok(answer(404, empty())) };
     let attempt = head.headers.get("signalpost-attempt").and_then(|value| value.to_str().ok()?.parse().ok());
     let place = server.log.begin(payload::number_in(&body), path, attempt.unwrap_or(0), || server.epoch.now());
     let mut request = InProgress { server, place, ended: false };
@@ -117,14 +81,14 @@ async fn treat(
     }
     if !chance::happens(behaviour.probability, u64::try_from(place).unwrap_or(0)) {
         request.end(Some(200));
-        return Ok(answer(200, Answer::Empty));
+        return Ok(answer(200, empty()));
     }
     Ok(match behaviour.failure {
         Failure::Status(status) => {
             request.end(Some(status));
-            answer(status, Answer::Empty)
+            answer(status, empty())
         }
-        Failure::Drip => answer(200, Answer::Drip(Box::new(Drip::new(request)))),
+        Failure::Drip => answer(200, dripping(request)),
         Failure::Reset => {
             request.end(None);
             reset.cancel();
@@ -141,36 +105,18 @@ fn answer(status: u16, body: Answer) -> Response<Answer> {
     response
 }
 
-/// The body of an answer.
-enum Answer {
-    Empty,
-    Drip(Box<Drip>),
+type Answer = UnsyncBoxBody<Bytes, Infallible>;
+
+fn empty() -> Answer {
+    Empty::new().boxed_unsync()
 }
 
 /// A byte each second. The request ends when its client goes.
-struct Drip {
-    every: Interval,
-    _request: InProgress,
-}
-
-impl Drip {
-    fn new(request: InProgress) -> Self {
-        Self { every: tokio::time::interval(Duration::from_secs(1)), _request: request }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Drip(drip) => drip.every.poll_tick(cx).map(|_tick| Some(Ok(Frame::data(Bytes::from_static(b"."))))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
+fn dripping(request: InProgress) -> Answer {
+    let every = tokio::time::interval(Duration::from_secs(1));
+    let drops = stream::unfold((every, request), |(mut every, request)| async move {
+        every.tick().await;
+        Some((Ok(Frame::data(Bytes::from_static(b"."))), (every, request)))
+    });
+    StreamBody::new(drops).boxed_unsync()
 }

@@ -109,7 +109,7 @@ impl FakeLimits {
 impl Limits for FakeLimits {
     async fn take_tokens(&self, requests: &[TokenRequest]) -> Result<Vec<TokenGrant>, LimitsUnavailable> {
         self.check()?;
-        Ok(requests.iter().map(|r| TokenGrant { granted: r.wanted, retry_after: Duration::ZERO }).collect())
+        Ok(requests.iter().map(|r| TokenGrant::ready(r.wanted)).collect())
     }
     async fn claim(&self, _owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
         self.check()?;

@@ -18,7 +18,8 @@ impl Queues {
         let is_news = until > queue.slow_until.max(now) + SLOW;
         queue.slow_until = queue.slow_until.max(until);
         if until > now + self.bounds.wait {
-            self.park_all(id, now, &mut parked);
+            queue.tokens.clear();
+            self.park_older(id, Duration::ZERO, now, &mut parked);
         }
         (is_news, parked)
     }
@@ -42,9 +43,10 @@ impl Queues {
                 self.park_older(id, self.bounds.wait, now, &mut parked);
             }
             let Some(queue) = self.queues.get_mut(&id) else { continue };
-            if let Some(first) = queue.jobs.front() {
+            if !queue.jobs.is_empty() {
                 let soonest = if is_ours { LOOK_AGAIN } else { Duration::from_millis(1) };
-                let too_late = (first.since + self.bounds.wait).max(now + soonest);
+                let first = queue.jobs.get(queue.tokens.len());
+                let too_late = first.map_or(now + LOOK_AGAIN, |job| (job.since + self.bounds.wait).max(now + soonest));
                 let open_at = queue.open_at();
                 self.arm(id, if open_at > now { too_late.min(open_at) } else { too_late });
                 self.make_ready(id);
@@ -118,19 +120,20 @@ impl Queues {
         self.queues.values_mut().flat_map(|queue| std::mem::take(&mut queue.jobs)).collect()
     }
 
+    /// Parks what has waited for so long, but for what has a token: that goes out in a moment, and a slow rate brings no
+    /// other one soon.
     fn park_older(&mut self, id: DestinationId, wait: Duration, now: Duration, parked: &mut Vec<Parked>) {
         let gate = self.gates.get(&id).copied();
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        let before = parked.len();
-        while let Some(job) = queue.jobs.pop_front_if(|job| now.saturating_sub(job.since) >= wait) {
+        queue.lose_tokens(now);
+        let (before, keep) = (parked.len(), queue.tokens.len());
+        while queue.jobs.get(keep).is_some_and(|job| now.saturating_sub(job.since) >= wait)
+            && let Some(job) = queue.jobs.remove(keep)
+        {
             parked.push(queue.park(job, self.bounds.park, gate, now));
         }
         for parked in &parked[before..] {
             self.left(&parked.job, now);
         }
-    }
-
-    fn park_all(&mut self, id: DestinationId, now: Duration, parked: &mut Vec<Parked>) {
-        self.park_older(id, Duration::ZERO, now, parked);
     }
 }

@@ -34,9 +34,11 @@ impl Queues {
     pub(crate) fn granted(&mut self, request: &TokenRequest, grant: Option<TokenGrant>, now: Duration) {
         let Some(queue) = self.queues.get_mut(&request.destination_id) else { return };
         queue.is_asking = false;
-        let grant = grant.unwrap_or(TokenGrant { granted: 0, retry_after: TOKEN_LIFE });
-        queue.tokens = grant.granted;
-        queue.tokens_until = now + TOKEN_LIFE;
+        let grant = grant.unwrap_or(TokenGrant::none(TOKEN_LIFE));
+        // Else they are of a limit that does not hold any more.
+        if queue.rate == Some(request.limit) {
+            queue.tokens.extend(grant.ready_in().map(|ready_in| now + ready_in));
+        }
         if grant.granted < request.wanted {
             // Never at once again, whatever the answer says.
             queue.tokens_at = now + grant.retry_after.max(Duration::from_millis(1));

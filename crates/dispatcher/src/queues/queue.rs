@@ -23,10 +23,8 @@ pub(super) struct Queue {
     pub in_flight: usize,
     pub max_in_flight: usize,
     pub rate: Option<RateLimit>,
-    /// Granted and not yet used.
-    pub tokens: u32,
-    /// Until when they may be used.
-    pub tokens_until: Duration,
+    /// Granted and not yet used: when each is ready.
+    pub tokens: VecDeque<Duration>,
     /// Not to ask for tokens before.
     pub tokens_at: Duration,
     /// Somebody is asking.
@@ -55,8 +53,7 @@ impl Queue {
             in_flight: 0,
             max_in_flight: 0,
             rate: None,
-            tokens: 0,
-            tokens_until: Duration::ZERO,
+            tokens: VecDeque::new(),
             tokens_at: Duration::ZERO,
             is_asking: false,
             slow_until: Duration::ZERO,
@@ -71,7 +68,10 @@ impl Queue {
 
     pub(super) fn configure(&mut self, spec: &DestinationSpec) {
         self.max_in_flight = usize::try_from(spec.max_in_flight.get()).unwrap_or(usize::MAX);
-        self.rate = spec.rate_limit;
+        if self.rate != spec.rate_limit {
+            self.rate = spec.rate_limit;
+            self.tokens.clear();
+        }
     }
 
     /// How many jobs may wait: with a rate, what that lets through before they are too old; behind a destination that hangs,
@@ -105,27 +105,23 @@ impl Queue {
 
     /// When the next request may start, as far as tokens and the destination's wish go.
     pub(super) fn open_at(&self) -> Duration {
-        let tokens_at = if self.rate.is_some() && self.tokens == 0 { self.tokens_at } else { Duration::ZERO };
+        let tokens_at = if self.rate.is_some() && self.tokens.is_empty() { self.tokens_at } else { Duration::ZERO };
         self.slow_until.max(tokens_at)
     }
 
-    /// Uses a token, where there is one.
-    pub(super) fn take_token(&mut self, now: Duration) -> bool {
-        if now > self.tokens_until {
-            self.tokens = 0;
-        }
-        let has = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        has
+    /// Forgets tokens that were not used in time.
+    pub(super) fn lose_tokens(&mut self, now: Duration) {
+        while self.tokens.pop_front_if(|ready_at| *ready_at + TOKEN_LIFE < now).is_some() {}
     }
 
-    /// For as much as can start now, at most a block.
+    /// For as much as can start, at most a block, and once half of that is used.
     pub(super) fn wanted_tokens(&self, destination_id: DestinationId, free: usize) -> Option<TokenRequest> {
         let limit = self.rate?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is at most 100,000")]
-        let block = (limit.per_second * TOKEN_LIFE.as_secs_f64()).ceil().max(1.0) as u32;
-        let wanted = u32::try_from(self.jobs.len().min(free)).unwrap_or(u32::MAX).min(block);
-        (wanted > 0).then_some(TokenRequest { destination_id, limit, wanted })
+        let block = (limit.per_second * TOKEN_LIFE.as_secs_f64()).ceil().max(1.0) as usize;
+        let (most, has) = (self.jobs.len().min(free).min(block), self.tokens.len());
+        let wanted = u32::try_from(most.saturating_sub(has)).unwrap_or(u32::MAX);
+        (wanted > 0 && has * 2 <= most).then_some(TokenRequest { destination_id, limit, wanted })
     }
 
     /// Says what a job of this queue waits for, and for how long it goes away.

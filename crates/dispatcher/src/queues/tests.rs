@@ -1,3 +1,5 @@
+mod rates;
+
 use std::sync::Arc;
 
 use signalpost_bus::Place;
@@ -105,10 +107,33 @@ fn tokens_are_asked_for_in_blocks_and_used_or_lost() {
     let wanted = queues.wanted_tokens();
     assert_eq!(wanted.iter().map(|request| request.wanted).collect::<Vec<_>>(), [5], "50 ms of 100/s");
     assert_eq!(queues.wanted_tokens(), [], "one question at a time");
-    queues.granted(&wanted[0], Some(TokenGrant { granted: 2, retry_after: ms(10) }), ms(0));
+    let grant = TokenGrant { granted: 3, ready: 1, next_in: ms(10), every: ms(10), retry_after: ms(15) };
+    queues.granted(&wanted[0], Some(grant), ms(0));
     assert!(next(&mut queues, ms(0)).is_some());
-    // The second token was not used in time.
-    assert!(next(&mut queues, ms(51)).is_none());
+    assert!(next(&mut queues, ms(9)).is_none());
+    assert_eq!((queues.wanted_tokens(), queues.next_timer()), (Vec::new(), Some(ms(10))));
+    // The second was not used in time, the third was.
+    queues.overdue(ms(61), false);
+    assert!(next(&mut queues, ms(61)).is_some());
+    assert!(next(&mut queues, ms(61)).is_none());
+    assert_eq!(queues.wanted_tokens().len(), 1);
+}
+
+#[test]
+fn tokens_of_an_earlier_limit_are_lost() {
+    let mut queues = Queues::new(BOUNDS);
+    for delivery in 0..3 {
+        queues.push(job(delivery, 1, ms(0)), &limited(1, 100.0).spec, ms(0));
+    }
+    next(&mut queues, ms(0));
+    let wanted = queues.wanted_tokens();
+    queues.granted(&wanted[0], Some(TokenGrant::ready(1)), ms(0));
+    queues.reconfigure(destination_id(1), &limited(1, 1.0).spec);
+    assert!(next(&mut queues, ms(0)).is_none());
+    let again = queues.wanted_tokens();
+    queues.reconfigure(destination_id(1), &limited(1, 2.0).spec);
+    queues.granted(&again[0], Some(TokenGrant::ready(1)), ms(1));
+    assert!(next(&mut queues, ms(1)).is_none());
     assert_eq!(queues.wanted_tokens().len(), 1);
 }
 
@@ -118,7 +143,7 @@ fn a_refused_token_is_asked_for_again_when_it_is_due() {
     queues.push(job(1, 1, ms(0)), &limited(1, 10.0).spec, ms(0));
     next(&mut queues, ms(0));
     let wanted = queues.wanted_tokens();
-    queues.granted(&wanted[0], Some(TokenGrant { granted: 0, retry_after: ms(70) }), ms(0));
+    queues.granted(&wanted[0], Some(TokenGrant::none(ms(70))), ms(0));
     assert!(next(&mut queues, ms(0)).is_none());
     assert_eq!((queues.wanted_tokens(), queues.next_timer()), (Vec::new(), Some(ms(70))));
     assert!(queues.overdue(ms(70), false).is_empty());

@@ -100,7 +100,12 @@ async fn take_token(context: &Context, job: &Job, limit: RateLimit) -> bool {
     loop {
         let request = TokenRequest { destination_id: job.message.destination_id, limit, wanted: 1 };
         let pause = match context.limits.take_tokens(&[request]).await.as_deref() {
-            Ok([grant]) if grant.granted > 0 => return true,
+            Ok([grant]) if grant.granted > 0 => {
+                if !grant.whole_in(0).is_zero() {
+                    sleep(grant.whole_in(0)).await;
+                }
+                return true;
+            }
             Ok([grant]) => grant.retry_after.max(Duration::from_millis(1)),
             Ok(_) | Err(_) => TOKEN_LIFE,
         };

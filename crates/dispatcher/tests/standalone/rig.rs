@@ -285,7 +285,7 @@ async fn feed(store: SqliteStore, bus: LocalBus) {
         let (lost, due): (Vec<_>, Vec<_>) =
             due.deliveries.into_iter().partition(|due| due.reason == WaitReason::InFlight);
         store.write(&lost.iter().map(interrupted).collect::<Vec<_>>(), false).await.unwrap();
-        bus.publish(due.into_iter().map(|due| Arc::new(fed(due))).collect()).await.unwrap();
+        bus.publish(due.into_iter().map(|due| Arc::new(due.into())).collect()).await.unwrap();
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -311,21 +311,5 @@ fn interrupted(due: &DueDelivery) -> DeliveryWrite {
             Guarantee::AtLeastOnce => Next::Retry { after: Duration::ZERO },
             Guarantee::AtMostOnce => Next::Dead { reason: DeadReason::UnknownOutcome },
         },
-    }
-}
-
-fn fed(due: DueDelivery) -> Message {
-    Message {
-        delivery_id: due.delivery_id,
-        tenant_id: due.tenant_id,
-        destination_id: due.destination_id,
-        destination_version: due.destination_version,
-        attempt: due.attempts + 1,
-        origin: Origin::Feed { leased_until: due.leased_until },
-        payload: if due.whole { Payload::Inline } else { Payload::ByReference },
-        event: due.event,
-        lane: due.lane,
-        guarantee: due.guarantee,
-        born_at: due.born_at,
     }
 }

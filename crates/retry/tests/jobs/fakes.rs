@@ -18,6 +18,7 @@ use signalpost_runtime::Shutdown;
 use signalpost_store::{
     DispatchStore, Health, ScheduleStore, StoreError,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
+    pace::Pace,
     schedule::{Due, DueDelivery, FeedBudget, OpenReplay, Retention, Sample},
 };
 use tokio::{task::JoinHandle, time::Instant};
@@ -78,6 +79,8 @@ pub struct State {
     pub fan_outs: usize,
     /// Jobs, and how many deliveries each still creates.
     pub replays: Vec<(OpenReplay, usize)>,
+    /// From when those with a rate may go on.
+    pub paced: BTreeMap<ReplayId, Timestamp>,
     /// One whose steps always fail.
     pub broken_replay: Option<ReplayId>,
     /// The most outbox records of a transaction that does not run out of time.
@@ -226,7 +229,11 @@ impl ScheduleStore for Fake {
 
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         self.call("open_replays", &[]).await?;
-        Ok(self.state().replays.iter().filter(|(_, left)| *left > 0).map(|(replay, _)| *replay).collect())
+        let (state, now) = (self.state(), self.clock.now());
+        let open = |(replay, left): &&(OpenReplay, usize)| {
+            *left > 0 && state.paced.get(&replay.id).is_none_or(|until| *until <= now)
+        };
+        Ok(state.replays.iter().filter(open).map(|(replay, _)| *replay).collect())
     }
 
     async fn step_replay(&self, id: ReplayId, most: usize) -> Result<(usize, bool), StoreError> {
@@ -235,12 +242,18 @@ impl ScheduleStore for Fake {
         if state.broken_replay == Some(id) {
             return Err(StoreError::Unavailable("no answer in time".to_owned()));
         }
-        let Some((_, left)) = state.replays.iter_mut().find(|(replay, _)| replay.id == id) else {
+        let Some(place) = state.replays.iter().position(|(replay, _)| replay.id == id) else {
             return Ok((0, false));
         };
-        let created = most.min(*left);
-        *left -= created;
-        Ok((created, *left > 0))
+        let (replay, left) = state.replays[place];
+        let now = self.clock.now();
+        let pace = replay.rate_per_second.map(|rate| Pace::new(rate, state.paced.get(&id).copied(), now));
+        let created = pace.map_or(most, |pace| pace.allowed().min(most)).min(left);
+        if let Some(pace) = pace {
+            state.paced.insert(id, pace.after(created));
+        }
+        state.replays[place].1 -= created;
+        Ok((created, left > created))
     }
 
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError> {

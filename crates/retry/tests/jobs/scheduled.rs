@@ -120,6 +120,22 @@ async fn replays_keep_their_rates_and_go_on_side_by_side() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rate_is_that_of_all_processes_together() {
+    let fake = Fake::new();
+    let plenty = 1_000_000;
+    fake.state().replays = vec![(replay(1, Some(40.0)), plenty), (replay(2, Some(10_000.0)), plenty)];
+    let both = [fake.start(Settings::default()), fake.start(Settings::default())];
+    tokio::time::sleep(20 * SECOND).await;
+    let created = |index: usize| plenty - fake.state().replays[index].1;
+    let (slow, fast) = (created(0), created(1));
+    assert!((780..=801).contains(&slow), "40 a second for 20 s: {slow}");
+    assert!((195_000..=200_001).contains(&fast), "more in a tick than a chunk: {fast}");
+    for running in both {
+        running.drain().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replay_whose_steps_fail_does_not_hold_up_the_others() {
     let fake = Fake::new();
     fake.state().replays = vec![(replay(1, None), 10), (replay(2, None), 20_000)];

@@ -11,7 +11,11 @@ use signalpost_limits::Limits;
 use signalpost_store::Store;
 
 use self::{limits::LyingLimits, store::LyingStore};
-use crate::{check::Invariant, world::World};
+use crate::{
+    check::Invariant,
+    layers::{LayeredLimits, LayeredStore},
+    world::World,
+};
 
 /// What is lied about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -84,11 +88,11 @@ impl Lie {
 
     /// The store, as it lies.
     pub fn store(self, world: &Arc<World>, store: &Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(LyingStore::new(self, world, Arc::clone(store)))
+        Arc::new(LayeredStore(LyingStore::new(self, world, Arc::clone(store))))
     }
 
     /// The limits, as they lie.
     pub fn limits(self, limits: &Arc<dyn Limits>) -> Arc<dyn Limits> {
-        Arc::new(LyingLimits::new(self, Arc::clone(limits)))
+        Arc::new(LayeredLimits(LyingLimits::new(self, Arc::clone(limits))))
     }
 }

@@ -1,28 +1,17 @@
 //! A store that lies.
 
-use std::{
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use signalpost_core::{
-    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
-};
+use signalpost_core::{DestinationId, Timestamp};
 use signalpost_store::{
-    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
-    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
-    ingest::{EventOutcome, IngestGroup, IngestUnit, Routes, StoredAnswer, UnitOutcome},
-    manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
-    read::{
-        AttemptFilter, AttemptView, DeadLetter, DeadLetterFilter, DeliveryFilter, DeliveryView, EventFilter, EventView,
-        Page,
-    },
-    schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+    Store, StoreError,
+    dispatch::{DeliveryWrite, WriteReport, Written},
+    ingest::{EventOutcome, IngestGroup, IngestUnit, UnitOutcome},
+    schedule::{Due, FeedBudget},
 };
 
 use super::Lie;
-use crate::{gates::copied, seed::Rng, world::World};
+use crate::{gates::copied, layers::StoreLayer, seed::Rng, world::World};
 
 /// The part of calls that are lied about: a store that always lies is found at once.
 const SOMETIMES: f64 = 0.1;
@@ -40,15 +29,6 @@ impl LyingStore {
         Self { lie, inner, rng: Mutex::new(Rng::of(world.seed, "lies")), world: Arc::clone(world) }
     }
 
-    /// Hands a call on as it is.
-    async fn via<T>(
-        &self,
-        _name: &'static str,
-        inner: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        inner.await
-    }
-
     /// Whether this lie is told now.
     fn lies(&self, lie: Lie) -> bool {
         self.lie == lie && self.rng.lock().unwrap_or_else(PoisonError::into_inner).chance(SOMETIMES)
@@ -63,9 +43,7 @@ impl LyingStore {
             DeliveryWrite::Attempt { .. } => (Lie::WritesNoAttempt, Written::Done),
             DeliveryWrite::Park { .. } => (Lie::ForgetsWhatIsParked, Written::Done),
             DeliveryWrite::Detach { .. } => (Lie::ForgetsWhatIsDetached, Written::Done),
-            // begin of what is new
             DeliveryWrite::Claim { .. } => (Lie::ForgetsAClaim, Written::Done),
-            // end of what is new
             DeliveryWrite::End { .. } => return None,
         };
         // A claim matters only where something else goes wrong as well.
@@ -81,11 +59,11 @@ impl LyingStore {
     }
 }
 
-hand_on_people!(LyingStore);
+impl StoreLayer for LyingStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
 
-hand_on! { IngestStore for LyingStore {
-    routes(tenant: TenantId) -> Routes;
-}
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
         if !group.units.is_empty() && self.lies(Lie::AcknowledgesBeforeCommit) {
             let accepted = |unit: &IngestUnit| UnitOutcome::Committed(vec![EventOutcome::Accepted; unit.events.len()]);
@@ -103,23 +81,6 @@ hand_on! { IngestStore for LyingStore {
         Ok(spilled)
     }
 
-    fn changes(&self) -> Changes {
-        self.inner.changes()
-    }
-}
-
-hand_on! { DispatchStore for LyingStore {
-    destinations(ids: &[DestinationId]) -> Vec<Destination>;
-    changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
-    examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
-    events(ids: &[EventId]) -> Vec<Arc<Event>>;
-    heartbeat(dispatcher: u64) -> u32;
-    take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
-    farewell(dispatcher: u64) -> ();
-    hold_queues(holds: &[QueueHold]) -> ();
-    record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
-    disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
-}
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         let answers: Vec<Option<Written>> = batch.iter().map(|write| self.kept_back(write)).collect();
         let told: Vec<DeliveryWrite> =
@@ -135,20 +96,7 @@ hand_on! { DispatchStore for LyingStore {
         }
         Ok(report)
     }
-}
 
-hand_on! { ScheduleStore for LyingStore {
-    relay(older_than: Duration, most_records: usize) -> usize;
-    give_back(deliveries: &[(DeliveryId, Timestamp)]) -> ();
-    expand_fan_outs(most: usize) -> usize;
-    open_replays() -> Vec<OpenReplay>;
-    step_replay(id: ReplayId, most: usize) -> (usize, bool);
-    sweep_deleted(most: usize) -> usize;
-    disable_failing(most: usize) -> usize;
-    prepare_partitions(days_ahead: u32) -> ();
-    retain(retention: Retention) -> bool;
-    sample() -> Sample;
-}
     async fn take_due(&self, budget: FeedBudget) -> Result<Due, StoreError> {
         let mut due = self.inner.take_due(budget).await?;
         if let Some(starved) = self.starved() {

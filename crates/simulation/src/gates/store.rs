@@ -3,26 +3,19 @@
 use std::{
     future::Future,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use signalpost_core::{
-    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
-};
 use signalpost_store::{
-    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
-    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
-    ingest::{IngestGroup, IngestUnit, Routes, StoredAnswer, UnitOutcome},
-    manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
-    read::{
-        AttemptFilter, AttemptView, DeadLetter, DeadLetterFilter, DeliveryFilter, DeliveryView, EventFilter, EventView,
-        Page,
-    },
-    schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+    Changes, Store, StoreError,
+    dispatch::{DeliveryWrite, WriteReport},
+    ingest::{IngestGroup, IngestUnit, UnitOutcome},
 };
 use tokio::sync::watch;
 
-use crate::life::{Life, Port};
+use crate::{
+    layers::StoreLayer,
+    life::{Life, Port},
+};
 
 /// The store, through a gate.
 #[derive(Debug)]
@@ -36,14 +29,6 @@ impl GatedStore {
     /// For one life.
     pub fn new(life: &Arc<Life>, inner: Arc<dyn Store>) -> Self {
         Self { life: Arc::clone(life), inner, changes: Mutex::default() }
-    }
-
-    async fn via<T>(
-        &self,
-        name: &'static str,
-        inner: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.life.call(Port::Store, name, inner).await
     }
 
     /// What tells changes to this life: late, and sometimes not at all.
@@ -66,12 +51,19 @@ impl GatedStore {
     }
 }
 
-hand_on_people!(GatedStore);
+impl StoreLayer for GatedStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
+    }
 
-hand_on! { IngestStore for GatedStore {
-    routes(tenant: TenantId) -> Routes;
-    spilled() -> Vec<DestinationId>;
-}
+    fn via<T: Send>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        self.life.call(Port::Store, name, call)
+    }
+
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
         let (inner, group, life) = (Arc::clone(&self.inner), copied(group), Arc::clone(&self.life));
         let ingest = async move {
@@ -86,20 +78,7 @@ hand_on! { IngestStore for GatedStore {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.get_or_insert_with(|| self.told()).clone()
     }
-}
 
-hand_on! { DispatchStore for GatedStore {
-    destinations(ids: &[DestinationId]) -> Vec<Destination>;
-    changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
-    examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
-    events(ids: &[EventId]) -> Vec<Arc<Event>>;
-    heartbeat(dispatcher: u64) -> u32;
-    take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
-    farewell(dispatcher: u64) -> ();
-    hold_queues(holds: &[QueueHold]) -> ();
-    record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
-    disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
-}
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         let (inner, batch, life) = (Arc::clone(&self.inner), batch.to_vec(), Arc::clone(&self.life));
         let write = async move {
@@ -111,21 +90,6 @@ hand_on! { DispatchStore for GatedStore {
         self.life.send(Port::Store, "write", write).await
     }
 }
-
-hand_on! { ScheduleStore for GatedStore {
-    relay(older_than: Duration, most_records: usize) -> usize;
-    take_due(budget: FeedBudget) -> Due;
-    give_back(deliveries: &[(DeliveryId, Timestamp)]) -> ();
-    requeue_lost(until: Timestamp, most: usize) -> (usize, bool);
-    expand_fan_outs(most: usize) -> usize;
-    open_replays() -> Vec<OpenReplay>;
-    step_replay(id: ReplayId, most: usize) -> (usize, bool);
-    sweep_deleted(most: usize) -> usize;
-    disable_failing(most: usize) -> usize;
-    prepare_partitions(days_ahead: u32) -> ();
-    retain(retention: Retention) -> bool;
-    sample() -> Sample;
-}}
 
 /// The same group once more.
 pub fn copied(group: &IngestGroup) -> IngestGroup {

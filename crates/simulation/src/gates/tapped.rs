@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use signalpost_limits::{
-    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
-};
+use signalpost_limits::{CircuitReport, CircuitView, Limits, LimitsUnavailable, Owner};
 use tokio::time::Instant;
 
-use crate::world::World;
+use crate::{layers::LimitsLayer, world::World};
 
 /// The limits, listened to.
 #[derive(Debug)]
@@ -23,24 +21,11 @@ impl TappedLimits {
     }
 }
 
-#[async_trait::async_trait]
-impl Limits for TappedLimits {
-    async fn take_tokens(&self, requests: &[TokenRequest]) -> Result<Vec<TokenGrant>, LimitsUnavailable> {
-        self.inner.take_tokens(requests).await
+impl LimitsLayer for TappedLimits {
+    fn inner(&self) -> &dyn Limits {
+        &*self.inner
     }
-    async fn claim(&self, owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
-        self.inner.claim(owner, claims).await
-    }
-    async fn renew(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-        self.inner.renew(owner, claims).await
-    }
-    async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-        self.inner.release(owner, claims).await
-    }
-    // begin of what is new
-    async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {
-        self.inner.slots(owner, uses).await
-    }
+
     async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
         let views = self.inner.circuits(owner, reports).await?;
         for (report, view) in reports.iter().zip(&views) {
@@ -50,12 +35,5 @@ impl Limits for TappedLimits {
             self.world.ask(|checker| checker.circuit_seen(id, view, Instant::now()));
         }
         Ok(views)
-    }
-    fn set_share(&self, alive: u32) {
-        self.inner.set_share(alive);
-    }
-    // end of what is new
-    async fn check(&self) -> Result<(), LimitsUnavailable> {
-        self.inner.check().await
     }
 }

@@ -14,11 +14,18 @@ use crate::{
     time::Time,
 };
 
-/// Moves the marks of leases that are still as they are named. Rows are locked in the order of their ids.
+/// Moves the marks of leases that are still as they are named. Deliveries are locked first, as by everybody who writes one:
+/// who writes several does not go through `waiting` in the order of their ids.
 pub(super) async fn take_over(
     transaction: &mut PgConnection,
     leases: &[(DeliveryId, Timestamp)],
 ) -> Result<Vec<bool>, Failure> {
+    let mut ids = uuids(leases.iter().map(|(id, _)| *id));
+    ids.sort_unstable();
+    sqlx::query("SELECT FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
+        .bind(&ids)
+        .execute(&mut *transaction)
+        .await?;
     let rows = sqlx::query(
         "WITH held AS MATERIALIZED (
              SELECT w.delivery_id FROM waiting w

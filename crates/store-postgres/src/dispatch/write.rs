@@ -4,6 +4,9 @@
 //! in order. Each round first tries the common case, a first attempt that arrived ([`super::fast`]), in one statement; what is
 //! left is locked, decided on here ([`super::decide`]) and written ([`super::apply`]). What that means for lanes, queues and failing
 //! destinations is gathered, and written once after the last round.
+//!
+//! Where both are in a round and their ids mixed, all of it is locked first: the relay and others lock in the order of ids, and
+//! would wait for us as we for them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -49,6 +52,9 @@ pub(super) async fn write(
     for round in rounds(batch) {
         let (first_successes, mut rest): (Round, Round) =
             round.into_iter().partition(|place| is_first_success(&batch[*place]));
+        if are_mixed(batch, &first_successes, &rest) {
+            lock_all(transaction, batch, first_successes.iter().chain(&rest)).await?;
+        }
         let done = fast::write(transaction, batch, &first_successes).await?;
         for place in first_successes {
             if let Some(was_failing) = done.get(&batch[place].target().delivery_id) {
@@ -112,6 +118,25 @@ fn rounds(batch: &[DeliveryWrite]) -> Vec<Round> {
 
 fn is_first_success(write: &DeliveryWrite) -> bool {
     matches!(write, DeliveryWrite::Attempt { attempt, next: Next::Delivered, .. } if attempt.number == 1)
+}
+
+/// Whether somebody of the second comes before somebody of the first.
+fn are_mixed(batch: &[DeliveryWrite], first: &Round, second: &Round) -> bool {
+    let id = |place: &usize| batch[*place].target().delivery_id;
+    first.last().zip(second.first()).is_some_and(|(last, first)| id(first) < id(last))
+}
+
+async fn lock_all<'p>(
+    transaction: &mut PgConnection,
+    batch: &[DeliveryWrite],
+    places: impl Iterator<Item = &'p usize>,
+) -> Result<(), Failure> {
+    let ids = uuids(places.map(|place| batch[*place].target().delivery_id));
+    sqlx::query("SELECT FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
+        .bind(ids)
+        .execute(transaction)
+        .await?;
+    Ok(())
 }
 
 async fn decide_and_apply(

@@ -3,7 +3,10 @@
 use signalpost_core::{
     DeadReason, DeliveryId, DeliveryState, DestinationId, Entropy, EventId, Guarantee, LaneId, TenantId, WaitReason,
 };
-use signalpost_store::manage::{Cancelled, Retried};
+use signalpost_store::{
+    HANDOVER_LEASE,
+    manage::{Cancelled, Retried},
+};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
@@ -11,7 +14,7 @@ use crate::{
     due,
     error::Failure,
     lanes::{self, Lanes},
-    queues::QueueChanges,
+    queues::{QueueChanges, micros},
     rows::{self, count, destination_columns, guarantee, id, named, optional_id, optional_lane},
     waiting::{self, Newborn},
 };
@@ -152,6 +155,8 @@ async fn make_due(transaction: &mut PgConnection, found: &Locked) -> Result<bool
 struct WaitingRow {
     reason: WaitReason,
     leased: bool,
+    /// Its lease is so short that it may be a dispatcher's, and not only the bus's.
+    is_taken: bool,
     is_due: bool,
     /// Others of its lane are before it.
     follows: bool,
@@ -166,16 +171,20 @@ impl WaitingRow {
 
 async fn waiting_row(transaction: &mut PgConnection, id: DeliveryId) -> Result<Option<WaitingRow>, Failure> {
     let row = sqlx::query(
-        "SELECT reason, leased, due_at <= statement_timestamp() AS is_due, due_at = 'infinity' AS follows
+        "SELECT reason, leased, due_at <= statement_timestamp() AS is_due, due_at = 'infinity' AS follows,
+                leased AND due_at > statement_timestamp()
+                    AND due_at <= statement_timestamp() + $2 * interval '1 microsecond' AS is_taken
          FROM waiting WHERE delivery_id = $1 FOR UPDATE",
     )
     .bind(id.uuid())
+    .bind(micros(HANDOVER_LEASE))
     .fetch_optional(transaction)
     .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(WaitingRow {
         reason: named(&row, "reason", WaitReason::from_number)?,
         leased: row.try_get("leased")?,
+        is_taken: row.try_get("is_taken")?,
         is_due: row.try_get("is_due")?,
         follows: row.try_get("follows")?,
     }))
@@ -198,7 +207,9 @@ pub(super) async fn cancel(
             if let Some(lane) = found.lane {
                 lanes.lock(transaction, [(found.destination_id, lane)].into()).await?;
             }
-            if waiting_row(transaction, found.id).await?.is_some_and(|row| row.is_out()) {
+            // The end of one of a lane lets the next one go, so nobody may be about to send it.
+            let is_in_hand = |row: WaitingRow| row.is_out() || (found.lane.is_some() && row.is_taken);
+            if waiting_row(transaction, found.id).await?.is_some_and(is_in_hand) {
                 return Ok(Cancelled::InFlight);
             }
         }

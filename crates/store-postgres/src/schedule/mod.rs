@@ -20,11 +20,13 @@ use signalpost_store::{
 use std::time::Duration;
 
 use crate::{
-    PostgresStore, failing, partitions,
+    PostgresStore,
+    error::Failure,
+    failing, partitions,
     transaction::{read, transact},
 };
 
-/// Counting what a replay job matches may take longer than other work.
+/// Finding what a replay job matches may take longer than other work.
 const REPLAY_TIME: Duration = Duration::from_secs(60);
 
 #[async_trait]
@@ -69,7 +71,10 @@ impl ScheduleStore for PostgresStore {
 
     async fn step_replay(&self, id: ReplayId, most: usize) -> Result<(usize, bool), StoreError> {
         let entropy = &*self.entropy;
-        Ok(transact!(self, REPLAY_TIME, |transaction| replays::step(transaction, id, most, entropy))?)
+        match transact!(self, REPLAY_TIME, |transaction| replays::step(transaction, id, most, entropy)) {
+            Err(Failure::Overtaken) => Ok((0, false)),
+            stepped => Ok(stepped?),
+        }
     }
 
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError> {

@@ -1,19 +1,27 @@
 //! The steps of replay jobs.
+//!
+//! Who takes a step has not locked the job's row: finding what it matches may take long, and who cancels the job does not wait for
+//! that. The row is written last, on the condition that the job still runs and is where the step found it; else all of
+//! the step is rolled back. An advisory lock keeps a second process from doing the same work in vain: economy alone.
 
 use signalpost_core::{
     DeliveryId, Destination, Entropy, EventId, ReplayId, TenantId, Timestamp, ordering::OrderingMode,
 };
-use signalpost_store::{manage::ReplaySelection, schedule::OpenReplay};
+use signalpost_store::{manage::ReplaySelection, pace::Pace, schedule::OpenReplay};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
     due,
     error::Failure,
-    rows::{id, json, time},
+    rows::{id, json, optional_time, time},
     selection::{Ended, Matching},
+    time::Time,
     waiting::{self, Newborn},
 };
+
+/// Those who work on jobs, each under the hash of the job's id.
+const LOCKS: i32 = 0x5349_4752;
 
 /// How many rows one step looks at before it lets others go on.
 const MOST_LOOKED_AT: usize = 20_000;
@@ -21,10 +29,19 @@ const MOST_LOOKED_AT: usize = 20_000;
 /// How many rows are looked at in one statement, at least.
 const CHUNK: usize = 1_000;
 
+/// How many matches one statement counts, before types are looked at.
+const COUNTED_AT_ONCE: usize = 20_000;
+
+/// How many such statements a step makes: of a small job all that there are.
+const COUNTS_AT_ONCE: usize = 4;
+
 pub(super) async fn open(connection: &mut PgConnection) -> Result<Vec<OpenReplay>, Failure> {
-    let rows = sqlx::query("SELECT id, tenant_id, rate_per_second FROM replays WHERE state = 'running' ORDER BY id")
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT id, tenant_id, rate_per_second FROM replays
+         WHERE state = 'running' AND COALESCE(paced_until <= statement_timestamp(), true) ORDER BY id",
+    )
+    .fetch_all(connection)
+    .await?;
     rows.iter()
         .map(|row| {
             Ok(OpenReplay {
@@ -40,24 +57,26 @@ pub(super) async fn open(connection: &mut PgConnection) -> Result<Vec<OpenReplay
 struct Job {
     id: ReplayId,
     tenant: TenantId,
-    selection: ReplaySelection,
     asked_at: Timestamp,
     is_counted: bool,
-    /// The last delivery looked at; the highest id of all when there are no more.
+    pace: Option<Pace>,
+    /// The last delivery looked at, by the count or by the pieces; the highest id of all when there are no more.
     deliveries: Uuid,
     events: Uuid,
 }
 
 impl Job {
     fn of(row: &PgRow) -> Result<Self, Failure> {
+        let (paced_until, now) = (optional_time(row, "paced_until")?, time(row, "now")?);
+        let rate: Option<f64> = row.try_get("rate_per_second")?;
         Ok(Self {
             id: id(row, "id")?,
             tenant: id(row, "tenant_id")?,
-            selection: json(row, "selection")?,
             asked_at: time(row, "asked_at")?,
-            is_counted: row.try_get::<Option<i64>, _>("matched")?.is_some(),
-            deliveries: row.try_get::<Option<Uuid>, _>("delivery_cursor")?.unwrap_or_default(),
-            events: row.try_get::<Option<Uuid>, _>("event_cursor")?.unwrap_or_default(),
+            is_counted: row.try_get("is_counted")?,
+            pace: rate.map(|rate| Pace::new(rate, paced_until, now)),
+            deliveries: row.try_get("delivery_cursor")?,
+            events: row.try_get("event_cursor")?,
         })
     }
 }
@@ -68,47 +87,109 @@ pub(super) async fn step(
     most: usize,
     entropy: &dyn Entropy,
 ) -> Result<(usize, bool), Failure> {
+    let mine: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1, hashtext($2))")
+        .bind(LOCKS)
+        .bind(replay.uuid().to_string())
+        .fetch_one(&mut *transaction)
+        .await?;
+    if !mine {
+        return Ok((0, false));
+    }
     let row = sqlx::query(
-        "SELECT id, tenant_id, selection::text AS selection, asked_at, matched, delivery_cursor, event_cursor,
+        "SELECT id, tenant_id, selection::text AS selection, asked_at, rate_per_second, paced_until,
+                statement_timestamp() AS now, matched IS NOT NULL AS is_counted,
+                COALESCE(CASE WHEN matched IS NULL THEN counted_delivery ELSE delivery_cursor END, $2) AS delivery_cursor,
+                COALESCE(CASE WHEN matched IS NULL THEN counted_event ELSE event_cursor END, $2) AS event_cursor,
                 set_config('statement_timeout', '60s', true)
-         FROM replays WHERE id = $1 AND state = 'running' FOR UPDATE SKIP LOCKED",
+         FROM replays WHERE id = $1 AND state = 'running'",
     )
     .bind(replay.uuid())
+    .bind(Uuid::nil())
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(row) = row else { return Ok((0, false)) };
-    let mut job = Job::of(&row)?;
-    let selection = std::mem::take(&mut job.selection);
+    let job = Job::of(&row)?;
+    let selection: ReplaySelection = json(&row, "selection")?;
     let matching = Matching { tenant: job.tenant, selection: &selection, asked_at: job.asked_at };
     if !job.is_counted {
-        let matched = matching.count(transaction, u64::MAX).await?;
-        sqlx::query("UPDATE replays SET matched = $2 WHERE id = $1")
-            .bind(job.id.uuid())
-            .bind(i64::try_from(matched).unwrap_or(i64::MAX))
-            .execute(&mut *transaction)
-            .await?;
+        return count(transaction, &job, &matching).await;
+    }
+    let most = job.pace.map_or(most, |pace| pace.allowed().min(most));
+    if most == 0 {
         return Ok((0, true));
     }
-    let (newborn, is_last) = piece(transaction, &mut job, &matching, most, entropy).await?;
+    create(transaction, job, &matching, most, entropy).await
+}
+
+/// Counts the next ones.
+async fn count(transaction: &mut PgConnection, job: &Job, matching: &Matching<'_>) -> Result<(usize, bool), Failure> {
+    let (mut deliveries, mut events, mut found, mut is_last) = (job.deliveries, job.events, 0, false);
+    for _ in 0..COUNTS_AT_ONCE {
+        let counted;
+        if deliveries != Uuid::max() {
+            (counted, deliveries) = matching.count_deliveries(transaction, deliveries, COUNTED_AT_ONCE).await?;
+        } else if let Some(destination) = matching.missing_for(transaction).await?
+            && let Some(next) = matching.next_events(transaction, &destination, events, COUNTED_AT_ONCE).await?
+        {
+            (counted, events) = (next.0.len(), next.1);
+        } else {
+            is_last = true;
+            break;
+        }
+        found += counted;
+    }
+    let counted = sqlx::query(
+        "UPDATE replays SET counted = COALESCE(counted, 0) + $2, counted_delivery = $3, counted_event = $4,
+                matched = CASE WHEN $5 THEN COALESCE(counted, 0) + $2 END
+         WHERE id = $1 AND state = 'running' AND matched IS NULL",
+    )
+    .bind(job.id.uuid())
+    .bind(i64::try_from(found).unwrap_or(i64::MAX))
+    .bind(deliveries)
+    .bind(events)
+    .bind(is_last)
+    .execute(transaction)
+    .await?;
+    Ok((0, counted.rows_affected() > 0))
+}
+
+/// Creates the next ones.
+async fn create(
+    transaction: &mut PgConnection,
+    mut job: Job,
+    matching: &Matching<'_>,
+    most: usize,
+    entropy: &dyn Entropy,
+) -> Result<(usize, bool), Failure> {
+    let found_at = (job.deliveries, job.events);
+    let (newborn, is_last) = piece(transaction, &mut job, matching, most, entropy).await?;
     let created = newborn.len();
     if matching.is_of_dead_letters() {
         let letters: Vec<DeliveryId> = newborn.iter().filter_map(|new| Some(new.replay_of?.0)).collect();
         waiting::restore_events(transaction, &letters).await?;
     }
     waiting::replay(transaction, newborn).await?;
-    sqlx::query(
+    let moved = sqlx::query(
         "UPDATE replays SET replayed = replayed + $2, delivery_cursor = $3, event_cursor = $4,
                 state = CASE WHEN $5 THEN 'completed' ELSE state END,
-                finished_at = CASE WHEN $5 THEN statement_timestamp() END
-         WHERE id = $1",
+                finished_at = CASE WHEN $5 THEN statement_timestamp() END, paced_until = $6
+         WHERE id = $1 AND state = 'running'
+           AND (COALESCE(delivery_cursor, $9), COALESCE(event_cursor, $9)) = ($7, $8)",
     )
     .bind(job.id.uuid())
     .bind(i64::try_from(created).unwrap_or(i64::MAX))
     .bind(job.deliveries)
     .bind(job.events)
     .bind(is_last)
+    .bind(job.pace.map(|pace| Time(pace.after(created))))
+    .bind(found_at.0)
+    .bind(found_at.1)
+    .bind(Uuid::nil())
     .execute(&mut *transaction)
     .await?;
+    if moved.rows_affected() == 0 {
+        return Err(Failure::Overtaken);
+    }
     Ok((created, !is_last))
 }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     HANDOVER_LEASE,
     dispatch::{QueueHold, Written},
+    manage::Cancelled,
     schedule::DueDelivery,
 };
 
@@ -26,6 +27,7 @@ super::cases![
     what_was_handed_over_is_written_as_any_other,
     what_was_fed_is_taken_over_once,
     what_is_in_hand_is_not_ended_by_a_late_outcome,
+    what_is_in_hand_is_not_cancelled,
 ];
 
 const LATER: Duration = Duration::from_secs(600);
@@ -74,6 +76,33 @@ async fn what_is_in_hand_is_not_ended_by_a_late_outcome(world: &World) {
     assert_eq!(write(detach(line[0], 2, LATER)).await.written, [Written::Done]);
     assert_eq!(write(delivered(line[0], 1)).await.written, [Written::Superseded]);
     assert_eq!(write(delivered(line[0], 2)).await.followers.len(), 1);
+}
+
+async fn what_is_in_hand_is_not_cancelled(world: &World) {
+    let destination = world.ordered(OnDead::Continue).await;
+    let line = world.line(&destination, "a", 5).await;
+    let cancel = async |place: usize| world.store.cancel_delivery(TENANT, line[place].delivery_id).await.unwrap();
+    let lease = |due: &DueDelivery| (due.delivery_id, due.leased_until);
+    // What is only on the bus has to be taken over first, and is not any more.
+    let fed = world.take_all().await;
+    assert_eq!(cancel(0).await, Cancelled::Yes);
+    assert_eq!(world.store.take_over(&[lease(&fed[0])]).await.unwrap(), [false]);
+    // Taken over by a dispatcher, it may go out at any moment.
+    let fed = world.take_all().await;
+    assert_eq!(fed.iter().map(of).collect::<Vec<_>>(), [line[1]]);
+    assert_eq!(world.store.take_over(&[lease(&fed[0])]).await.unwrap(), [true]);
+    assert_eq!(cancel(1).await, Cancelled::InFlight);
+    assert!(world.follows(line[2]).await);
+    assert_eq!(world.write(park(line[1], WaitReason::Slot, LATER, false)).await, Written::Done);
+    assert_eq!(cancel(1).await, Cancelled::Yes, "it has come back");
+    // So it may where it was handed over.
+    assert_eq!(world.taken().await, [line[2].delivery_id]);
+    let handed = world.write_on(delivered(line[2], 1)).await.followers.remove(0);
+    assert_eq!(cancel(3).await, Cancelled::InFlight);
+    assert!(world.follows(line[4]).await);
+    world.store.give_back(&[lease(&handed)]).await.unwrap();
+    assert_eq!(cancel(3).await, Cancelled::Yes);
+    assert_eq!(world.taken().await, [line[4].delivery_id]);
 }
 
 async fn what_was_fed_is_taken_over_once(world: &World) {

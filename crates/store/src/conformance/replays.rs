@@ -29,6 +29,8 @@ super::cases![
     a_cancelled_job_stops,
     an_open_job_is_listed_until_it_ends,
     two_processes_work_on_a_job_once,
+    a_rate_is_that_of_all_processes,
+    a_job_with_a_rate_comes_to_its_end,
     a_job_does_not_meet_its_own_creations,
     what_is_no_job_takes_no_step,
 ];
@@ -282,6 +284,45 @@ async fn two_processes_work_on_a_job_once(world: &World) {
     .await;
     assert_eq!((finished.matched, finished.replayed), (Some(20), 20));
     assert_eq!(world.take_all().await.len(), 20);
+}
+
+async fn a_rate_is_that_of_all_processes(world: &World) {
+    let destination = world.destination().await;
+    deaths(world, &destination, 3).await;
+    let mut job = world.new_job(TENANT, of(&destination)).await;
+    job.rate_per_second = Some(0.001);
+    world.store.create_replay(&job).await.unwrap();
+    let elsewhere = world.database.handle().await;
+    assert_eq!(elsewhere.step_replay(job.id, 10).await.unwrap(), (0, true), "counting is no matter of the rate");
+    assert_eq!(world.store.step_replay(job.id, 10).await.unwrap(), (1, true), "one at once");
+    for store in [&elsewhere, &world.store, &elsewhere] {
+        assert_eq!(store.step_replay(job.id, 10).await.unwrap(), (0, true));
+        assert_eq!(store.open_replays().await.unwrap(), [], "not before its time");
+    }
+    let present = world.store.replay(TENANT, job.id).await.unwrap().unwrap();
+    assert_eq!((present.state, present.matched, present.replayed), (ReplayState::Running, Some(3), 1));
+    assert_eq!(world.take_all().await.len(), 1);
+}
+
+async fn a_job_with_a_rate_comes_to_its_end(world: &World) {
+    let destination = world.destination().await;
+    deaths(world, &destination, 6).await;
+    let mut job = world.new_job(TENANT, of(&destination)).await;
+    job.rate_per_second = Some(50.0);
+    world.store.create_replay(&job).await.unwrap();
+    let elsewhere = world.database.handle().await;
+    let finished = super::world::eventually("the job ends", async || {
+        for store in [&world.store, &elsewhere] {
+            if !store.open_replays().await.unwrap().is_empty() {
+                store.step_replay(job.id, 10).await.unwrap();
+            }
+        }
+        let present = world.store.replay(TENANT, job.id).await.unwrap().unwrap();
+        (present.state == ReplayState::Completed).then_some(present)
+    })
+    .await;
+    assert_eq!((finished.matched, finished.replayed), (Some(6), 6));
+    assert_eq!(world.take_all().await.len(), 6);
 }
 
 async fn a_job_does_not_meet_its_own_creations(world: &World) {

@@ -1,0 +1,154 @@
+//! What stands before a port and takes part in some of its calls: a gate, an ear, a wrapper that lies. It implements the trait of
+//! the port's layers, and names there only what it does itself.
+
+use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use signalpost_core::{
+    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
+};
+use signalpost_limits::{
+    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
+};
+use signalpost_store::{
+    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
+    ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
+    manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
+    read::{
+        AttemptFilter, AttemptView, DeadLetter, DeadLetterFilter, DeliveryFilter, DeliveryView, EventFilter, EventView,
+        Page,
+    },
+    schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+};
+
+/// Makes of a port's methods the trait of its layers, which hands each of them on, and the port of a layer. In brackets: what
+/// does not wait.
+macro_rules! layers {
+    ($layer:ident and $layered:ident of $port:ident, $error:ty: $($trait:ident {
+        $($name:ident($($arg:ident: $of:ty),*) -> $ret:ty;)*
+        $([$plain:ident($($plain_arg:ident: $plain_of:ty),*) -> $plain_ret:ty])?
+    })*) => {
+        /// What stands before that port.
+        pub trait $layer: Debug + Send + Sync + 'static {
+            /// What it stands before.
+            fn inner(&self) -> &dyn $port;
+
+            /// Hands on a call of which nothing else is said here.
+            fn via<T: Send>(
+                &self,
+                _name: &'static str,
+                call: impl Future<Output = Result<T, $error>> + Send,
+            ) -> impl Future<Output = Result<T, $error>> + Send {
+                call
+            }
+
+            $($(fn $name(&self, $($arg: $of),*) -> impl Future<Output = Result<$ret, $error>> + Send {
+                async move { self.via(stringify!($name), self.inner().$name($($arg),*)).await }
+            })*
+            $(fn $plain(&self, $($plain_arg: $plain_of),*) -> $plain_ret {
+                self.inner().$plain($($plain_arg),*)
+            })?)*
+        }
+
+        /// That port, through a layer.
+        #[derive(Debug)]
+        pub struct $layered<L>(pub L);
+
+        $(#[async_trait::async_trait]
+        impl<L: $layer> $trait for $layered<L> {
+            $(async fn $name(&self, $($arg: $of),*) -> Result<$ret, $error> {
+                self.0.$name($($arg),*).await
+            })*
+            $(fn $plain(&self, $($plain_arg: $plain_of),*) -> $plain_ret {
+                self.0.$plain($($plain_arg),*)
+            })?
+        })*
+    };
+}
+
+layers! { StoreLayer and LayeredStore of Store, StoreError:
+    ReadStore {
+        tenant_by_slug(slug: &str) -> Option<TenantId>;
+        tenant_exists(id: TenantId) -> bool;
+        destination(tenant: TenantId, id: DestinationId) -> Option<Destination>;
+        destination_by_uid(tenant: TenantId, uid: &str) -> Option<Destination>;
+        list_destinations(tenant: TenantId, page: Page<DestinationId>) -> Vec<Destination>;
+        event(tenant: TenantId, id: EventId) -> Option<EventView>;
+        event_by_uid(tenant: TenantId, uid: &str) -> Option<EventId>;
+        list_events(tenant: TenantId, filter: &EventFilter, page: Page<EventId>, with_data: bool) -> Vec<EventView>;
+        delivery(tenant: TenantId, id: DeliveryId) -> Option<DeliveryView>;
+        list_deliveries(tenant: TenantId, filter: &DeliveryFilter, page: Page<DeliveryId>) -> Vec<DeliveryView>;
+        list_attempts(tenant: TenantId, filter: &AttemptFilter, page: Page<(DeliveryId, u32)>) -> Vec<AttemptView>;
+        dead_letter(tenant: TenantId, id: DeliveryId) -> Option<DeadLetter>;
+        list_dead_letters(tenant: TenantId, filter: &DeadLetterFilter, page: Page<DeliveryId>, with_data: bool)
+            -> Vec<DeadLetter>;
+        replay(tenant: TenantId, id: ReplayId) -> Option<ReplayJob>;
+        list_replays(tenant: TenantId, page: Page<ReplayId>) -> Vec<ReplayJob>;
+    }
+    ManageStore {
+        create_destination(destination: &Destination) -> Created;
+        update_destination(tenant: TenantId, id: DestinationId, expected_version: u32, update: DestinationUpdate<'_>)
+            -> Option<Destination>;
+        set_paused(tenant: TenantId, id: DestinationId, paused: bool) -> Option<Destination>;
+        delete_destination(tenant: TenantId, id: DestinationId) -> bool;
+        retry_delivery(tenant: TenantId, id: DeliveryId) -> Retried;
+        cancel_delivery(tenant: TenantId, id: DeliveryId) -> Cancelled;
+        replay_event(tenant: TenantId, event: EventId, destination: Option<DestinationId>) -> Option<Vec<DeliveryId>>;
+        replay_dead_letter(tenant: TenantId, id: DeliveryId) -> Retried;
+        discard_dead_letter(tenant: TenantId, id: DeliveryId) -> bool;
+        create_replay(job: &ReplayJob) -> ();
+        count_replay(tenant: TenantId, selection: &ReplaySelection, most: u64) -> u64;
+        cancel_replay(tenant: TenantId, id: ReplayId) -> Option<ReplayJob>;
+        begin_idempotent(tenant: TenantId, key: &IdempotencyKey, lease: Duration) -> Begun;
+        finish_idempotent(tenant: TenantId, key: &IdempotencyKey, answer: Option<&StoredAnswer>) -> ();
+    }
+    Health {
+        check() -> Timestamp;
+    }
+    IngestStore {
+        ingest(group: &IngestGroup) -> Vec<UnitOutcome>;
+        routes(tenant: TenantId) -> Routes;
+        spilled() -> Vec<DestinationId>;
+        [changes() -> Changes]
+    }
+    DispatchStore {
+        destinations(ids: &[DestinationId]) -> Vec<Destination>;
+        changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
+        examine(ids: &[DeliveryId]) -> Vec<Option<Standing>>;
+        events(ids: &[EventId]) -> Vec<Arc<Event>>;
+        write(batch: &[DeliveryWrite], hand_over: bool) -> WriteReport;
+        heartbeat(dispatcher: u64) -> u32;
+        take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
+        farewell(dispatcher: u64) -> ();
+        hold_queues(holds: &[QueueHold]) -> ();
+        record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();
+        disable_destination(tenant: TenantId, id: DestinationId, reason: &str) -> ();
+    }
+    ScheduleStore {
+        relay(older_than: Duration, most_records: usize) -> usize;
+        take_due(budget: FeedBudget) -> Due;
+        give_back(deliveries: &[(DeliveryId, Timestamp)]) -> ();
+        requeue_lost(until: Timestamp, most: usize) -> (usize, bool);
+        expand_fan_outs(most: usize) -> usize;
+        open_replays() -> Vec<OpenReplay>;
+        step_replay(id: ReplayId, most: usize) -> (usize, bool);
+        sweep_deleted(most: usize) -> usize;
+        disable_failing(most: usize) -> usize;
+        prepare_partitions(days_ahead: u32) -> ();
+        retain(retention: Retention) -> bool;
+        sample() -> Sample;
+    }
+}
+
+layers! { LimitsLayer and LayeredLimits of Limits, LimitsUnavailable:
+    Limits {
+        take_tokens(requests: &[TokenRequest]) -> Vec<TokenGrant>;
+        claim(owner: Owner, claims: &[Claim]) -> Vec<Claimed>;
+        renew(owner: Owner, claims: &[Claim]) -> ();
+        release(owner: Owner, claims: &[Claim]) -> ();
+        slots(owner: Owner, uses: &[SlotUse]) -> Vec<u32>;
+        circuits(owner: Owner, reports: &[CircuitReport]) -> Vec<CircuitView>;
+        check() -> ();
+        [set_share(alive: u32) -> ()]
+    }
+}
