@@ -1,8 +1,9 @@
-//! Signing secrets.
+//! Symmetric secrets of Standard Webhooks.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
+use zeroize::Zeroizing;
 
 /// The prefix of a symmetric secret in its text form.
 const PREFIX: &str = "whsec_";
@@ -12,21 +13,27 @@ const PREFIX: &str = "whsec_";
 pub struct Secret {
     /// Keyed once; cloned per signature.
     mac: Hmac<Sha256>,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
 }
 
-/// Why a text is not a secret.
+/// Why a text is not a secret or a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// It does not begin with `whsec_`.
-    #[error("must begin with `whsec_`")]
-    Prefix,
-    /// What follows is not base64.
-    #[error("must be base64 after `whsec_`")]
-    Base64,
-    /// Fewer than 24 or more than 64 bytes.
+    /// It begins otherwise than what is asked for: `whsec_`, `whsk_` or `whpk_`.
+    #[error("must begin with `{0}`")]
+    Prefix(&'static str),
+    /// What follows the prefix is not base64.
+    #[error("must be base64 after `{0}`")]
+    Base64(&'static str),
+    /// A symmetric secret of fewer than 24 or more than 64 bytes.
     #[error("must hold 24 to 64 bytes")]
     Length,
+    /// A private key of neither 32 (the seed) nor 64 bytes (the seed and the public key).
+    #[error("must hold the 32 bytes of an Ed25519 seed, or 64: the seed and its public key")]
+    KeyLength,
+    /// The public half of a private key is not its own, or no public key at all.
+    #[error("is no Ed25519 key")]
+    Key,
 }
 
 impl Secret {
@@ -35,8 +42,7 @@ impl Secret {
     /// # Errors
     /// It is not of that form, or too short or long.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let encoded = text.strip_prefix(PREFIX).ok_or(SecretError::Prefix)?;
-        Self::from_bytes(&STANDARD.decode(encoded).map_err(|_| SecretError::Base64)?)
+        Self::from_bytes(&decode(PREFIX, text)?)
     }
 
     /// From its bytes, which should be random.
@@ -48,12 +54,12 @@ impl Secret {
             return Err(SecretError::Length);
         }
         let mac = Hmac::new_from_slice(bytes).map_err(|_| SecretError::Length)?;
-        Ok(Self { mac, bytes: bytes.to_vec() })
+        Ok(Self { mac, bytes: Zeroizing::new(bytes.to_vec()) })
     }
 
     /// The text form.
     pub fn reveal(&self) -> String {
-        format!("{PREFIX}{}", STANDARD.encode(&self.bytes))
+        format!("{PREFIX}{}", STANDARD.encode(&*self.bytes))
     }
 
     /// The value of `webhook-signature` for one message: `v1,` and base64. `timestamp` is in seconds since the Unix epoch,
@@ -74,6 +80,12 @@ impl Secret {
         mac.update(body);
         mac.finalize().into_bytes().into()
     }
+}
+
+/// The bytes of a text that is a prefix and base64.
+pub(crate) fn decode(prefix: &'static str, text: &str) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let encoded = text.strip_prefix(prefix).ok_or(SecretError::Prefix(prefix))?;
+    STANDARD.decode(encoded).map(Zeroizing::new).map_err(|_| SecretError::Base64(prefix))
 }
 
 impl std::fmt::Debug for Secret {
@@ -98,8 +110,8 @@ mod tests {
         let text = |bytes: usize| format!("whsec_{}", STANDARD.encode(vec![7; bytes]));
         assert_eq!(Secret::parse(&text(23)).err(), Some(SecretError::Length));
         assert_eq!(Secret::parse(&text(65)).err(), Some(SecretError::Length));
-        assert_eq!(Secret::parse("whsk_AAAA").err(), Some(SecretError::Prefix));
-        assert_eq!(Secret::parse("whsec_***").err(), Some(SecretError::Base64));
+        assert_eq!(Secret::parse("whsk_AAAA").err(), Some(SecretError::Prefix("whsec_")));
+        assert_eq!(Secret::parse("whsec_***").err(), Some(SecretError::Base64("whsec_")));
         let secret = Secret::parse(&text(24)).unwrap();
         assert_eq!(secret.reveal(), text(24));
         assert!(!format!("{secret:?}").contains("Bw"));

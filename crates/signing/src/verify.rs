@@ -1,11 +1,11 @@
-//! Verification, as a receiver does it.
+//! Verification of Standard Webhooks, as a receiver does it.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use subtle::ConstantTimeEq as _;
 
-use crate::Secret;
+use crate::{PublicKey, Secret, SecretError};
 
 /// How far a timestamp may be from the receiver's clock, either way. The specification gives no number; the reference
 /// libraries use five minutes.
@@ -28,13 +28,77 @@ pub enum VerifyError {
     Signature,
 }
 
+/// What a signature is verified with.
+pub trait Key: fmt::Debug + sealed::Sealed {
+    /// Whether one of the signatures of the header is that of the message.
+    fn fits(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::Secret {}
+    impl Sealed for crate::PublicKey {}
+    impl Sealed for super::VerifyingKey {}
+}
+
+/// The signatures of a header that are of this version.
+fn of_version(signatures: &str, version: &'static str) -> impl Iterator<Item = Vec<u8>> {
+    signatures.split(' ').filter_map(move |signature| STANDARD.decode(signature.strip_prefix(version)?).ok())
+}
+
+impl Key for Secret {
+    fn fits(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
+        let digest = self.digest(id, timestamp, body);
+        of_version(signatures, "v1,").any(|given| digest.as_slice().ct_eq(&given).into())
+    }
+}
+
+impl Key for PublicKey {
+    fn fits(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
+        // What costs a curve operation each is bounded; more than ten secrets at once never sign.
+        of_version(signatures, "v1a,").take(16).any(|given| PublicKey::fits(self, id, timestamp, body, &given))
+    }
+}
+
+/// Either kind of key, as it stands in a setting.
+#[derive(Debug, Clone)]
+pub enum VerifyingKey {
+    /// `whsec_…`, for `v1`.
+    Symmetric(Secret),
+    /// `whpk_…`, for `v1a`.
+    Ed25519(PublicKey),
+}
+
+impl VerifyingKey {
+    /// From its text form: `whsec_…` or `whpk_…`.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        if text.starts_with("whpk_") {
+            PublicKey::parse(text).map(Self::Ed25519)
+        } else {
+            Secret::parse(text).map(Self::Symmetric)
+        }
+    }
+}
+
+impl Key for VerifyingKey {
+    fn fits(&self, id: &str, timestamp: i64, body: &[u8], signatures: &str) -> bool {
+        match self {
+            Self::Symmetric(secret) => secret.fits(id, timestamp, body, signatures),
+            Self::Ed25519(key) => Key::fits(key, id, timestamp, body, signatures),
+        }
+    }
+}
+
 /// Verifies one request. `signatures` is the whole header (several, with spaces between); it is enough that one of them fits one of
-/// the secrets. `now` is in seconds since the Unix epoch. Compares in constant time.
+/// the keys. `now` is in seconds since the Unix epoch. Compares in constant time.
 ///
 /// # Errors
 /// Why the request is not to be trusted.
-pub fn verify(
-    secrets: &[Secret],
+pub fn verify<K: Key>(
+    keys: &[K],
     id: &str,
     timestamp: &str,
     signatures: &str,
@@ -50,17 +114,14 @@ pub fn verify(
     if timestamp > now.saturating_add(tolerance) {
         return Err(VerifyError::Future);
     }
-    let expected: Vec<[u8; 32]> = secrets.iter().map(|secret| secret.digest(id, timestamp, body)).collect();
-    let fits = signatures
-        .split(' ')
-        .filter_map(|signature| STANDARD.decode(signature.strip_prefix("v1,")?).ok())
-        .any(|given| expected.iter().any(|digest| bool::from(digest.as_slice().ct_eq(&given))));
+    let fits = keys.iter().any(|key| key.fits(id, timestamp, body, signatures));
     if fits { Ok(()) } else { Err(VerifyError::Signature) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SigningKey;
 
     const NOW: i64 = 1_700_000_000;
 
@@ -83,6 +144,24 @@ mod tests {
         assert_eq!(check(&good, &now, b"Body"), Err(VerifyError::Signature));
         assert_eq!(check(&good[..good.len() - 4], &now, b"body"), Err(VerifyError::Signature));
         assert_eq!(check("", &now, b"body"), Err(VerifyError::Signature));
+    }
+
+    #[test]
+    fn keys_of_both_kinds_stand_side_by_side() {
+        let (old, new) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+        let keys =
+            [VerifyingKey::parse(&secret(1).reveal()).unwrap(), VerifyingKey::parse(&new.public().reveal()).unwrap()];
+        let check =
+            |signatures: &str, id: &str| verify(&keys, id, &NOW.to_string(), signatures, b"body", NOW, TOLERANCE);
+        let both = format!("{} {}", new.sign("evt_1", NOW, b"body"), old.sign("evt_1", NOW, b"body"));
+        assert_eq!(check(&both, "evt_1"), Ok(()));
+        assert_eq!(check(&both, "evt_2"), Err(VerifyError::Signature));
+        assert_eq!(check(&secret(1).sign("evt_1", NOW, b"body"), "evt_1"), Ok(()));
+        assert_eq!(check(&old.sign("evt_1", NOW, b"body"), "evt_1"), Err(VerifyError::Signature));
+        // What is signed with one kind of key is none of the other kind.
+        let as_symmetric = both.replace("v1a,", "v1,");
+        assert_eq!(check(&as_symmetric, "evt_1"), Err(VerifyError::Signature));
+        assert!(VerifyingKey::parse(&new.reveal()).is_err(), "a private key verifies nothing");
     }
 
     #[test]
