@@ -105,7 +105,7 @@ impl Default for Settings {
             partition_days: 7,
             retain_every: HOUR,
             retain_pause: Duration::from_millis(200),
-            retention: Retention { events: 30 * DAY, dead_letters: 30 * DAY, chunk: 1000 },
+            retention: Retention { events: 30 * DAY, dead_letters: 30 * DAY, audit: 365 * DAY, chunk: 1000 },
             sample_every: Duration::from_secs(2),
             max_age: 14 * DAY,
         }

@@ -4,13 +4,14 @@
 use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
 
 use signalpost_core::{
-    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
+    ApiKey, AuditEntry, AuditId, AuditOutcome, CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId,
+    Kept, KeyHash, KeyId, ReplayId, Sealed, Tenant, TenantId, TenantSpec, Timestamp,
 };
 use signalpost_limits::{
     CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
 };
 use signalpost_store::{
-    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError,
+    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError, TenantStore,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
     ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
     manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
@@ -19,6 +20,7 @@ use signalpost_store::{
         Page,
     },
     schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+    tenants::{AuditFilter, Holder, NewTenant, SealedRow, TenantCreated},
 };
 
 /// Makes of a port's methods the trait of its layers, which hands each of them on, and the port of a layer. In brackets: what
@@ -102,6 +104,30 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         begin_idempotent(tenant: TenantId, key: &IdempotencyKey, lease: Duration) -> Begun;
         finish_idempotent(tenant: TenantId, key: &IdempotencyKey, answer: Option<&StoredAnswer>) -> ();
     }
+    TenantStore {
+        key_by_hash(hash: &KeyHash) -> Option<Holder>;
+        tenant(id: TenantId) -> Option<Tenant>;
+        list_tenants(page: Page<TenantId>) -> Vec<Tenant>;
+        create_tenant(new: NewTenant<'_>) -> TenantCreated;
+        update_tenant(id: TenantId, expected_version: u32, spec: &TenantSpec, ingest_secret: Option<&Sealed>)
+            -> Option<Tenant>;
+        delete_tenant(id: TenantId) -> bool;
+        create_key(tenant: TenantId, key: &ApiKey) -> bool;
+        list_keys(tenant: TenantId, page: Page<KeyId>) -> Vec<ApiKey>;
+        revoke_key(tenant: TenantId, id: KeyId) -> bool;
+        touch_keys(used: &[(KeyId, Timestamp)]) -> ();
+        count_destinations(tenant: TenantId) -> u64;
+        begin_audit(entry: &AuditEntry) -> ();
+        end_audit(tenant: TenantId, id: AuditId, target: Option<&str>, outcome: &AuditOutcome) -> ();
+        list_audit(tenant: TenantId, filter: &AuditFilter, page: Page<AuditId>) -> Vec<AuditEntry>;
+        prune_audit(older_than: Timestamp, most: usize) -> usize;
+        is_sealed() -> bool;
+        mark_sealed() -> ();
+        unsealed(newest: &str, after: Option<SealedRow>, most: usize) -> Vec<(SealedRow, TenantId, Kept)>;
+        count_unsealed(newest: &str) -> u64;
+        reseal(row: SealedRow, old: &Kept, new: &Sealed) -> bool;
+        sealing_keys() -> Vec<String>;
+    }
     Health {
         check() -> Timestamp;
     }
@@ -133,6 +159,7 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         open_replays() -> Vec<OpenReplay>;
         step_replay(id: ReplayId, most: usize) -> (usize, bool);
         sweep_deleted(most: usize) -> usize;
+        sweep_tenants(most: usize) -> usize;
         disable_failing(most: usize) -> usize;
         prepare_partitions(days_ahead: u32) -> ();
         retain(retention: Retention) -> bool;

@@ -14,6 +14,9 @@ pub(crate) enum Failure {
     /// Somebody else decided otherwise meanwhile: all of it is rolled back. For those who give an answer of their own to it.
     #[error("decided otherwise meanwhile")]
     Overtaken,
+    /// What is asked for cannot be done with what is there.
+    #[error("{0}")]
+    Refused(String),
     /// What we kept there does not make sense.
     #[error("{0}")]
     Inconsistent(String),
@@ -55,6 +58,7 @@ impl From<Failure> for StoreError {
         let text = failure.to_string();
         match failure {
             Failure::Timeout => Self::Unavailable(text),
+            Failure::Refused(_) => Self::Data(text),
             Failure::Inconsistent(_) | Failure::Overtaken => Self::Internal(text),
             Failure::Sql(error) => match error {
                 sqlx::Error::Database(error) => of_state(error.code().as_deref().unwrap_or_default(), text),

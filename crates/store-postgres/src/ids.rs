@@ -26,6 +26,11 @@ pub(crate) fn unpack<K: Kind>(bytes: &[u8]) -> impl Iterator<Item = Id<K>> + '_ 
     bytes.as_chunks::<16>().0.iter().map(|chunk| Id::from_uuid(Uuid::from_bytes(*chunk)))
 }
 
+/// The lowest id of what was made at that time or later. An id has whole milliseconds: the first one that is not before the time.
+pub(crate) fn first_at<K: Kind>(at: Timestamp) -> Id<K> {
+    Id::floor(Timestamp::from_micros(at.as_micros().saturating_add(999)))
+}
+
 /// Accepted within a range of time: `since` inclusive, `until` exclusive, as a range of ids.
 pub(crate) fn push_accepted<K: Kind>(
     query: &mut QueryBuilder<Postgres>,
@@ -33,8 +38,7 @@ pub(crate) fn push_accepted<K: Kind>(
     since: Option<Timestamp>,
     until: Option<Timestamp>,
 ) {
-    // An id has whole milliseconds: the first one that is not before the time given.
-    let first = |at: Timestamp| Id::<K>::floor(Timestamp::from_micros(at.as_micros().saturating_add(999))).uuid();
+    let first = |at: Timestamp| first_at::<K>(at).uuid();
     if let Some(since) = since {
         query.push(" AND ").push(key).push(" >= ").push_bind(first(since));
     }

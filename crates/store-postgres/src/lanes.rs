@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Failure,
+    ids::uuids,
     queues::{QueueChanges, micros},
     rows::{id, lane_uuid, optional_id, optional_lane, time},
 };
@@ -157,13 +158,18 @@ impl Lanes {
         Ok(())
     }
 
-    /// Locks all blocked lanes of a destination, and lets them go.
-    async fn release_all(&mut self, transaction: &mut PgConnection, destination: DestinationId) -> Result<(), Failure> {
-        let rows =
-            sqlx::query("SELECT destination_id, lane FROM lanes WHERE destination_id = $1 AND blocked_by IS NOT NULL")
-                .bind(destination.uuid())
-                .fetch_all(&mut *transaction)
-                .await?;
+    /// Locks all blocked lanes of destinations, and lets them go.
+    async fn release_all(
+        &mut self,
+        transaction: &mut PgConnection,
+        destinations: &[DestinationId],
+    ) -> Result<(), Failure> {
+        let rows = sqlx::query(
+            "SELECT destination_id, lane FROM lanes WHERE destination_id = ANY($1) AND blocked_by IS NOT NULL",
+        )
+        .bind(uuids(destinations.iter().copied()))
+        .fetch_all(&mut *transaction)
+        .await?;
         let keys = rows.iter().map(key).collect::<Result<BTreeSet<_>, _>>()?;
         self.lock(transaction, keys.clone()).await?;
         keys.into_iter().for_each(|key| self.unblock(key));
@@ -267,10 +273,10 @@ pub(crate) async fn release(
     queues.apply(transaction).await
 }
 
-/// The destination does not ask for it any more: all its blocked lanes go on.
-pub(crate) async fn release_all(transaction: &mut PgConnection, destination: DestinationId) -> Result<(), Failure> {
+/// The destinations do not ask for it any more: all their blocked lanes go on.
+pub(crate) async fn release_all(transaction: &mut PgConnection, destinations: &[DestinationId]) -> Result<(), Failure> {
     let (mut lanes, mut queues) = (Lanes::default(), QueueChanges::default());
-    lanes.release_all(transaction, destination).await?;
+    lanes.release_all(transaction, destinations).await?;
     lanes.settle(transaction, false, &mut queues).await?;
     queues.apply(transaction).await
 }

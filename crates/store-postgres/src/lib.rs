@@ -34,6 +34,7 @@ mod rows;
 mod schedule;
 mod schema;
 mod selection;
+mod tenants;
 mod time;
 mod transaction;
 mod waiting;

@@ -44,7 +44,7 @@ async fn a_partition_goes_when_nothing_in_it_lives_and_a_dead_letter_outlives_it
     let database = Database::new().await;
     let store = database.store().await;
     let destination = destination(&store).await;
-    let retention = Retention { events: 30 * DAY, dead_letters: 300 * DAY, chunk: 100 };
+    let retention = Retention { events: 30 * DAY, dead_letters: 300 * DAY, audit: 300 * DAY, chunk: 100 };
     let old = now() - 40 * DAY;
     let news = vec![
         new_event(event_at(old), &[destination.id], Start::Queued),
@@ -83,7 +83,7 @@ async fn a_long_reader_delays_the_drop_and_stops_nobody() {
     let database = Database::new().await;
     let store = database.store().await;
     let destination = destination(&store).await;
-    let retention = Retention { events: 30 * DAY, dead_letters: 30 * DAY, chunk: 100 };
+    let retention = Retention { events: 30 * DAY, dead_letters: 30 * DAY, audit: 30 * DAY, chunk: 100 };
     database.make_room(now() - 40 * DAY).await;
     let before = database.count(PARTITIONS).await;
 

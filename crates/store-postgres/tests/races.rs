@@ -119,7 +119,7 @@ impl Client {
                 store.disable_failing(2).await.map(drop)
             }
             _ => {
-                let retention = Retention { events: LATER * 100_000, dead_letters: LATER, chunk: 5 };
+                let retention = Retention { events: LATER * 100_000, dead_letters: LATER, audit: LATER, chunk: 5 };
                 store.retain(retention).await?;
                 store.sweep_deleted(10).await.map(drop)
             }

@@ -10,7 +10,7 @@ use signalpost_store::{manage::Created, secrets};
 use crate::{
     columns::{self, DESTINATION, id, key},
     failure::{Failure, Outcome},
-    holds,
+    holds, tenants,
     tx::Tx,
 };
 
@@ -62,6 +62,9 @@ pub(crate) fn create(tx: &Tx<'_>, new: &Destination) -> Outcome<Created> {
     }
     if load(tx, new.tenant_id, new.id)?.is_some() {
         return Ok(Created::Yes);
+    }
+    if !tenants::is_there(tx.connection, new.tenant_id)? {
+        return Err(Failure::data(format!("there is no tenant {}", new.tenant_id)));
     }
     let columns = secrets::columns(&new.spec, &new.secrets)?;
     tx.execute(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use signalpost_core::{
     DeliveryId, DeliveryState, DestinationId, DestinationSpec, Event, OutboxId, TenantId, WaitReason,
 };
@@ -119,7 +119,9 @@ impl Group<'_, '_> {
         }
         let version = self
             .tx
-            .row("SELECT routing_version FROM tenants WHERE id = ?1", [key(tenant)], |row| row.get(0))?
+            .row("SELECT routing_version FROM tenants WHERE id = ?1 AND deleting_at IS NULL", [key(tenant)], |row| {
+                row.get(0)
+            })?
             .ok_or_else(|| Failure::data(format!("there is no tenant {tenant}")))?;
         self.versions.insert(tenant, version);
         Ok(version)
@@ -200,12 +202,10 @@ fn check_texts(event: &Event) -> Outcome<()> {
 
 fn routes(connection: &Connection, tenant: TenantId) -> Outcome<Routes> {
     let version = connection
-        .prepare_cached("SELECT routing_version FROM tenants WHERE id = ?1")?
-        .query_row([key(tenant)], |row| row.get(0));
-    let version = match version {
-        Err(rusqlite::Error::QueryReturnedNoRows) => 0,
-        other => other?,
-    };
+        .prepare_cached("SELECT routing_version FROM tenants WHERE id = ?1 AND deleting_at IS NULL")?
+        .query_row([key(tenant)], |row| row.get(0))
+        .optional()?;
+    let Some(version) = version else { return Ok(Routes { version: 0, routes: Vec::new() }) };
     let mut statement = connection.prepare_cached(
         "SELECT id, version, spec, state FROM destinations WHERE tenant_id = ?1 AND state <> 'deleted' ORDER BY id",
     )?;

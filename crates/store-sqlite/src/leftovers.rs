@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use rusqlite::{Connection, params};
 use signalpost_core::{
-    DeliveryId, DeliveryState, DestinationId, EventId, OutboxId, TenantId, Timestamp, WaitReason, id::DeliveryKind,
+    DeliveryId, DeliveryState, DestinationId, EventId, OutboxId, TenantId, Timestamp, WaitReason,
+    id::{DeliveryKind, TenantKind},
 };
 
 use crate::{
     columns::{first_at, id, key, unpack},
     failure::Outcome,
-    outcomes,
+    outcomes, tenants,
     tx::{Stored, Tx},
 };
 
@@ -159,7 +160,11 @@ pub(crate) fn empty_destinations(connection: &Connection) -> Outcome<Vec<Destina
 pub(crate) fn sweep(tx: &Tx<'_>, empty: &[DestinationId], most: usize) -> Outcome<usize> {
     let mut swept = 0;
     for destination in empty.iter().take(most) {
-        swept += tx.execute("DELETE FROM destinations WHERE id = ?1 AND state = 'deleted'", [key(*destination)])?;
+        let sql = "DELETE FROM destinations WHERE id = ?1 AND state = 'deleted' RETURNING tenant_id";
+        if let Some(tenant) = tx.row(sql, [key(*destination)], |row| id::<TenantKind>(row, 0))? {
+            swept += 1;
+            tenants::count_removed(tx, tenant, 1)?;
+        }
     }
     let left = i64::try_from(most - swept).unwrap_or(i64::MAX);
     let waiting: Vec<DeliveryId> = tx.rows(

@@ -34,6 +34,7 @@ mod schedule;
 mod selection;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tx;

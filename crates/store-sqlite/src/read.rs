@@ -3,7 +3,7 @@
 mod dead_letters;
 mod deliveries;
 mod events;
-mod filter;
+pub(crate) mod filter;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -22,7 +22,7 @@ use crate::{
     columns::{self, DESTINATION, id, key},
     failure::Outcome,
     read::filter::Filter,
-    replays,
+    replays, tenants,
 };
 
 #[async_trait]
@@ -30,17 +30,15 @@ impl ReadStore for SqliteStore {
     async fn tenant_by_slug(&self, slug: &str) -> Result<Option<TenantId>, StoreError> {
         let slug = slug.to_owned();
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached("SELECT id FROM tenants WHERE slug = ?1")?;
+            let mut statement =
+                connection.prepare_cached("SELECT id FROM tenants WHERE slug = ?1 AND deleting_at IS NULL")?;
             Ok(statement.query_row([slug], |row| id(row, 0)).optional()?)
         })
         .await
     }
 
     async fn tenant_exists(&self, id: TenantId) -> Result<bool, StoreError> {
-        self.read(move |connection| {
-            Ok(connection.prepare_cached("SELECT 1 FROM tenants WHERE id = ?1")?.exists([key(id)])?)
-        })
-        .await
+        self.read(move |connection| tenants::is_there(connection, id)).await
     }
 
     async fn destination(&self, tenant: TenantId, id: DestinationId) -> Result<Option<Destination>, StoreError> {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::params;
+use rusqlite::{Params, params};
 use signalpost_core::{
     DeliveryId, DeliveryState, EventId, Timestamp,
     id::{DeliveryKind, EventKind},
@@ -15,6 +15,7 @@ use signalpost_store::schedule::Retention;
 use crate::{
     columns::{self, ceiling, first_at, id, key},
     failure::Outcome,
+    tenants,
     tx::Tx,
 };
 
@@ -39,19 +40,33 @@ pub(crate) fn retain(tx: &Tx<'_>, retention: Retention) -> Outcome<bool> {
         "DELETE FROM replays WHERE id IN (SELECT id FROM replays WHERE finished_at < ?1 ORDER BY id LIMIT ?2)",
         now - retention.events,
     )?;
-    if more || dead_letters(tx, now - retention.dead_letters, &mut left)? {
+    if more {
         return Ok(true);
     }
+    let limit = i64::try_from(left).unwrap_or(i64::MAX);
+    let before = (now - retention.dead_letters).as_micros();
+    let dropped = drop_letters(tx, "dead_at < ?1 ORDER BY dead_at", params![before, limit])?;
+    if dropped >= left {
+        return Ok(true);
+    }
+    left -= dropped;
+    let dropped = tenants::prune(tx, now - retention.audit, left)?;
+    if dropped >= left {
+        return Ok(true);
+    }
+    left -= dropped;
     events(tx, now - retention.events, left)
 }
 
-/// Drops dead letters; lanes that wait for them go on. True where it was as many as it may be.
-fn dead_letters(tx: &Tx<'_>, before: Timestamp, left: &mut usize) -> Outcome<bool> {
+/// Drops the dead letters of which this is true (its first value), up to so many (its second); lanes that wait for them go on.
+pub(crate) fn drop_letters(tx: &Tx<'_>, condition: &str, values: impl Params) -> Outcome<usize> {
     let dropped = tx.rows(
-        "DELETE FROM dead_letters WHERE delivery_id IN
-             (SELECT delivery_id FROM dead_letters WHERE dead_at < ?1 ORDER BY dead_at LIMIT ?2)
-         RETURNING delivery_id, destination_id, lane",
-        params![before.as_micros(), i64::try_from(*left).unwrap_or(i64::MAX)],
+        &format!(
+            "DELETE FROM dead_letters WHERE delivery_id IN
+                 (SELECT delivery_id FROM dead_letters WHERE {condition} LIMIT ?2)
+             RETURNING delivery_id, destination_id, lane"
+        ),
+        values,
         |row| Ok((id(row, 0)?, id(row, 1)?, columns::lane(row, 2)?)),
     )?;
     for (delivery, destination, lane) in &dropped {
@@ -59,9 +74,7 @@ fn dead_letters(tx: &Tx<'_>, before: Timestamp, left: &mut usize) -> Outcome<boo
             tx.unblock_lane(*destination, *lane, *delivery)?;
         }
     }
-    let limit = *left;
-    *left -= dropped.len().min(limit);
-    Ok(dropped.len() >= limit)
+    Ok(dropped.len())
 }
 
 /// Goes on where the last call stopped, and starts again when it came to the end: an event that had to stay then may go

@@ -10,7 +10,7 @@ use signalpost_store::{
     schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
 };
 
-use crate::{SqliteStore, columns::id, failing, failure::Outcome, feed, leftovers, replays, retention};
+use crate::{SqliteStore, columns::id, failing, failure::Outcome, feed, leftovers, replays, retention, tenants};
 
 #[async_trait]
 impl ScheduleStore for SqliteStore {
@@ -63,6 +63,10 @@ impl ScheduleStore for SqliteStore {
         // to be over stays over, as a deleted destination gets nothing new.
         let empty = self.read(leftovers::empty_destinations).await?;
         self.write(move |tx| leftovers::sweep(tx, &empty, most)).await
+    }
+
+    async fn sweep_tenants(&self, most: usize) -> Result<usize, StoreError> {
+        self.write(move |tx| tenants::sweep(tx, most)).await
     }
 
     async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {

@@ -9,7 +9,10 @@
 //! - A future that is dropped at any await leaves either all of it or nothing.
 //! - Batches are arrays in one statement, never a statement per item. Rows are locked in the order of their ids.
 //! - Time is the store's: due times are computed from the store's clock and a `Duration` from the caller.
-//! - Everything carries its tenant. A management or read call gives the tenant first and sees nothing of others.
+//! - Everything carries its tenant. A management or read call gives the tenant first and sees nothing of others. The dispatcher's and
+//!   retry's calls act for all tenants, and so do those of the operator: the list of tenants, sealing, pruning.
+//! - A tenant that is being deleted is not there any more for those who look it up by slug or ask whether it exists, for its keys, and
+//!   for new events and destinations. What is left of it can still be read until it is swept.
 //! - `StoreError::Unavailable` means that nothing is known about the outcome: the caller repeats, and every method
 //!   can be repeated.
 
@@ -36,9 +39,9 @@ use signalpost_core::Timestamp;
 pub use tenants::TenantStore;
 
 /// Everything durable.
-pub trait Store: IngestStore + ManageStore + ReadStore + DispatchStore + ScheduleStore + Health {}
+pub trait Store: IngestStore + ManageStore + ReadStore + TenantStore + DispatchStore + ScheduleStore + Health {}
 
-impl<S: IngestStore + ManageStore + ReadStore + DispatchStore + ScheduleStore + Health> Store for S {}
+impl<S: IngestStore + ManageStore + ReadStore + TenantStore + DispatchStore + ScheduleStore + Health> Store for S {}
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -13,13 +13,13 @@ use crate::{StoreError, dispatch::Attempt, manage::ReplayJob};
 /// The reading half of the API. Lists are pages by key, in the order of the key.
 #[async_trait]
 pub trait ReadStore: Debug + Send + Sync + 'static {
-    /// The id of a tenant by slug.
+    /// The id of a tenant by slug. None where it is being deleted.
     ///
     /// # Errors
     /// The store is away.
     async fn tenant_by_slug(&self, slug: &str) -> Result<Option<TenantId>, StoreError>;
 
-    /// Whether there is a tenant with this id.
+    /// Whether there is a tenant with this id that is not being deleted.
     ///
     /// # Errors
     /// The store is away.

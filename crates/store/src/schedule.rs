@@ -1,6 +1,9 @@
 //! What retry needs: everything that time drives.
 //!
 //! Several retry processes may run at once: each method takes rows with SKIP LOCKED or under a lease.
+//!
+//! It acts for all tenants: what it takes up, it finds by itself, and no caller names a row of a tenant that it was not given
+//! before. So its methods take no tenant.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -74,6 +77,17 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError>;
 
+    /// Removes up to `most` rows of tenants that are being deleted, and counts them in [`signalpost_core::tenant::Deleting::rows`].
+    /// Destinations that are not deleted yet are, as by [`crate::ManageStore::delete_destination`]; what is theirs goes when
+    /// [`Self::sweep_deleted`] has removed all of them: attempts, deliveries, events, dead letters. Fan-outs, replay jobs, idempotency
+    /// keys and API keys go at once. The audit log and the tenant itself go last, and not before [`crate::tenants::LATE`]
+    /// after the deletion began. Returns how many were removed (or destinations deleted); zero where nothing can be done now.
+    /// Not one transaction, but several.
+    ///
+    /// # Errors
+    /// The store is away.
+    async fn sweep_tenants(&self, most: usize) -> Result<usize, StoreError>;
+
     /// Disables up to `most` destinations to which nothing arrived for longer than their `disable_after` allows, each as a change
     /// of it, with a reason that a person understands. Returns how many.
     ///
@@ -88,7 +102,7 @@ pub trait ScheduleStore: Debug + Send + Sync + 'static {
     async fn prepare_partitions(&self, days_ahead: u32) -> Result<(), StoreError>;
 
     /// Drops what is older than its retention: partitions without a live delivery (PostgreSQL) or a bounded chunk of rows (SQLite);
-    /// dead letters, idempotency keys and finished jobs. Returns whether there is more to drop at once.
+    /// dead letters, idempotency keys, finished jobs and entries of the audit log. Returns whether there is more to drop at once.
     ///
     /// # Errors
     /// The store is away.
@@ -171,6 +185,8 @@ pub struct Retention {
     pub events: Duration,
     /// Dead letters.
     pub dead_letters: Duration,
+    /// Entries of the audit log.
+    pub audit: Duration,
     /// The largest number of rows dropped in one transaction.
     pub chunk: usize,
 }

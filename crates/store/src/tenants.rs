@@ -1,6 +1,6 @@
 //! Tenants, their keys, the audit log, and what is encrypted.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 use async_trait::async_trait;
 use signalpost_core::{
@@ -9,6 +9,10 @@ use signalpost_core::{
 };
 
 use crate::{StoreError, read::Page};
+
+/// How long after the beginning of its deletion a tenant is still there: processes remember for about a second that it is not being deleted,
+/// and what they write until then must be found and removed.
+pub const LATE: Duration = Duration::from_secs(60);
 
 /// Isolated customers: who they are, who acts for them, and who did.
 #[async_trait]
@@ -31,7 +35,8 @@ pub trait TenantStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn list_tenants(&self, page: Page<TenantId>) -> Result<Vec<Tenant>, StoreError>;
 
-    /// Creates a tenant with a first key, and a first destination where given, in one transaction.
+    /// Creates a tenant with a first key, and a first destination where given, in one transaction. The same again (by its id)
+    /// is `Yes` and changes nothing. A tenant that is being deleted keeps its slug until nothing of it is left.
     ///
     /// # Errors
     /// The store is away.
@@ -50,15 +55,16 @@ pub trait TenantStore: Debug + Send + Sync + 'static {
         ingest_secret: Option<&Sealed>,
     ) -> Result<Option<Tenant>, StoreError>;
 
-    /// Begins to delete a tenant: from now on no key of it acts, and its destinations are deleted as by
-    /// [`crate::ManageStore::delete_destination`]. [`crate::ScheduleStore::sweep_tenants`] removes what is theirs. False where there
-    /// is no such tenant, or it is [`TenantId::DEFAULT`]; true also where it is being deleted already.
+    /// Begins to delete a tenant: from now on no key of it acts, it takes no events and no new destinations, and its destinations
+    /// are deleted as by [`crate::ManageStore::delete_destination`]. [`crate::ScheduleStore::sweep_tenants`] removes what is
+    /// theirs. False where there is no such tenant, or it is [`TenantId::DEFAULT`]; true also where it is being deleted already.
+    /// More than one transaction: where it ends early, the sweep deletes the destinations.
     ///
     /// # Errors
     /// The store is away.
     async fn delete_tenant(&self, id: TenantId) -> Result<bool, StoreError>;
 
-    /// Adds a key. False where there is no such tenant that is not being deleted.
+    /// Adds a key. False where there is no such tenant that is not being deleted. The same again (by its id) changes nothing.
     ///
     /// # Errors
     /// The store is away.
@@ -88,7 +94,7 @@ pub trait TenantStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn count_destinations(&self, tenant: TenantId) -> Result<u64, StoreError>;
 
-    /// Keeps an entry of the audit log, before the change that it tells of.
+    /// Keeps an entry of the audit log, before the change that it tells of. The same again (by its id) changes nothing.
     ///
     /// # Errors
     /// The store is away.
@@ -136,7 +142,8 @@ pub trait TenantStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn mark_sealed(&self) -> Result<(), StoreError>;
 
-    /// What is not sealed with the key `newest` (also what is not sealed), by row, after `after`.
+    /// What is not sealed with the key `newest` (also what is not sealed), by row, after `after`; also of destinations and tenants
+    /// that are deleted and not yet removed.
     ///
     /// # Errors
     /// The store is away.

@@ -10,10 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use signalpost_core::{
-    CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, ReplayId, TenantId, Timestamp,
+    ApiKey, AuditEntry, AuditId, AuditOutcome, CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId,
+    Kept, KeyHash, KeyId, ReplayId, Sealed, Tenant, TenantId, TenantSpec, Timestamp,
 };
 use signalpost_store::{
-    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, StoreError,
+    Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, StoreError, TenantStore,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
     ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
     manage::{Begun, Cancelled, Created, DestinationUpdate, IdempotencyKey, ReplayJob, ReplaySelection, Retried},
@@ -22,6 +23,7 @@ use signalpost_store::{
         Page,
     },
     schedule::{Due, FeedBudget, OpenReplay, Retention, Sample},
+    tenants::{AuditFilter, Holder, NewTenant, SealedRow, TenantCreated},
 };
 use signalpost_store_sqlite::SqliteStore;
 
@@ -163,6 +165,32 @@ delegate! {
 }
 
 delegate! {
+    TenantStore {
+    fn key_by_hash(hash: &KeyHash) -> Option<Holder>;
+    fn tenant(id: TenantId) -> Option<Tenant>;
+    fn list_tenants(page: Page<TenantId>) -> Vec<Tenant>;
+    fn create_tenant(new: NewTenant<'_>) -> TenantCreated;
+    fn update_tenant(id: TenantId, expected_version: u32, spec: &TenantSpec, ingest_secret: Option<&Sealed>) -> Option<Tenant>;
+    fn delete_tenant(id: TenantId) -> bool;
+    fn create_key(tenant: TenantId, key: &ApiKey) -> bool;
+    fn list_keys(tenant: TenantId, page: Page<KeyId>) -> Vec<ApiKey>;
+    fn revoke_key(tenant: TenantId, id: KeyId) -> bool;
+    fn touch_keys(used: &[(KeyId, Timestamp)]) -> ();
+    fn count_destinations(tenant: TenantId) -> u64;
+    fn begin_audit(entry: &AuditEntry) -> ();
+    fn end_audit(tenant: TenantId, id: AuditId, target: Option<&str>, outcome: &AuditOutcome) -> ();
+    fn list_audit(tenant: TenantId, filter: &AuditFilter, page: Page<AuditId>) -> Vec<AuditEntry>;
+    fn prune_audit(older_than: Timestamp, most: usize) -> usize;
+    fn is_sealed() -> bool;
+    fn mark_sealed() -> ();
+    fn unsealed(newest: &str, after: Option<SealedRow>, most: usize) -> Vec<(SealedRow, TenantId, Kept)>;
+    fn count_unsealed(newest: &str) -> u64;
+    fn reseal(row: SealedRow, old: &Kept, new: &Sealed) -> bool;
+    fn sealing_keys() -> Vec<String>;
+    }
+}
+
+delegate! {
     DispatchStore {
     fn destinations(ids: &[DestinationId]) -> Vec<Destination>;
     fn changed_since(since: Option<Timestamp>) -> (Vec<Destination>, Timestamp);
@@ -188,6 +216,7 @@ delegate! {
     fn open_replays() -> Vec<OpenReplay>;
     fn step_replay(id: ReplayId, most: usize) -> (usize, bool);
     fn sweep_deleted(most: usize) -> usize;
+    fn sweep_tenants(most: usize) -> usize;
     fn disable_failing(most: usize) -> usize;
     fn prepare_partitions(days_ahead: u32) -> ();
     fn retain(retention: Retention) -> bool;

@@ -74,6 +74,8 @@ pub struct State {
     pub outbox: usize,
     /// How many destinations have failed for too long.
     pub failing: usize,
+    /// Rows of tenants that are being deleted.
+    pub doomed_rows: usize,
     /// What the bus has lost, in chunks.
     pub lost: usize,
     pub fan_outs: usize,
@@ -259,6 +261,14 @@ impl ScheduleStore for Fake {
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError> {
         self.call("sweep_deleted", &[number(most)]).await?;
         Ok(0)
+    }
+
+    async fn sweep_tenants(&self, most: usize) -> Result<usize, StoreError> {
+        self.call("sweep_tenants", &[number(most)]).await?;
+        let mut state = self.state();
+        let swept = state.doomed_rows.min(most);
+        state.doomed_rows -= swept;
+        Ok(swept)
     }
 
     async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {

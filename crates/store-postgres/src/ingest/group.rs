@@ -1,6 +1,6 @@
 //! What becomes of each unit of a group: decided step by step within its transaction.
 //!
-//! 1. Units whose tenant's routing moved drop out.
+//! 1. A unit of a tenant that is not there, or is being deleted, fails the group. Units whose tenant's routing moved drop out.
 //! 2. Idempotency keys are claimed, with the answer that the unit gets if all its events are accepted. Units whose key is
 //!    taken drop out.
 //! 3. Uids of the events of the remaining units are claimed; events whose uid is taken drop out. Where that changes a
@@ -26,6 +26,10 @@ pub(super) async fn commit(
     committed: &HashSet<EventId>,
 ) -> Result<Vec<UnitOutcome>, Failure> {
     let versions = versions(transaction, group).await?;
+    let gone = |unit: &&IngestUnit| !versions.contains_key(&unit.tenant) && !is_committed(unit, committed);
+    if let Some(unit) = group.units.iter().find(gone) {
+        return Err(Failure::Refused(format!("there is no tenant {}", unit.tenant)));
+    }
     let mut outcomes: Vec<Option<UnitOutcome>> = group
         .units
         .iter()
@@ -57,7 +61,7 @@ async fn versions(transaction: &mut PgConnection, group: &IngestGroup) -> Result
     published.sort_unstable();
     let rows = sqlx::query(
         "WITH gone AS (DELETE FROM outbox WHERE id = ANY($2))
-         SELECT id, routing_version FROM tenants WHERE id = ANY($1)",
+         SELECT id, routing_version FROM tenants WHERE id = ANY($1) AND deleting_at IS NULL",
     )
     .bind(uuids(tenants))
     .bind(published)

@@ -97,7 +97,7 @@ async fn routes(connection: &mut PgConnection, tenant: TenantId) -> Result<Route
                     'ordering_on_dead', d.spec -> 'ordering_on_dead'))::text AS ordering,
                 COALESCE(d.spec -> 'guarantee', '\"at_least_once\"')::text AS guarantee
          FROM tenants t LEFT JOIN destinations d ON d.tenant_id = t.id AND d.state <> 'deleted'
-         WHERE t.id = $1 ORDER BY d.id",
+         WHERE t.id = $1 AND t.deleting_at IS NULL ORDER BY d.id",
     )
     .bind(tenant.uuid())
     .fetch_all(connection)

@@ -17,6 +17,7 @@ use crate::{
     error::Failure,
     failing, holds, lanes,
     rows::{self, destination_columns},
+    tenants,
     time::Time,
 };
 
@@ -30,7 +31,7 @@ fn secret_columns<'a>(spec: &DestinationSpec, kept: &'a Kept) -> Result<SecretCo
     secrets::columns(spec, kept).map_err(|error| Failure::Sql(sqlx::Error::Encode(error.into())))
 }
 
-pub(super) async fn create(transaction: &mut PgConnection, destination: &Destination) -> Result<Created, Failure> {
+pub(crate) async fn create(transaction: &mut PgConnection, destination: &Destination) -> Result<Created, Failure> {
     let blocked = destination.state != DestinationState::Active;
     let columns = secret_columns(&destination.spec, &destination.secrets)?;
     let inserted: Option<Uuid> = sqlx::query_scalar(
@@ -66,6 +67,10 @@ pub(super) async fn create(transaction: &mut PgConnection, destination: &Destina
         .execute(&mut *transaction)
         .await?;
         bump(transaction, destination.tenant_id, Bumped::Changed).await?;
+        // The tenant is locked now: nobody begins to delete it before this is committed.
+        if !tenants::is_there(transaction, destination.tenant_id).await? {
+            return Err(Failure::Refused(format!("there is no tenant {}", destination.tenant_id)));
+        }
         return Ok(Created::Yes);
     }
     let owner: Option<Uuid> = sqlx::query_scalar(
@@ -111,7 +116,7 @@ pub(super) async fn update(
     .await?;
     let Some(row) = row else { return Ok(None) };
     if !blocks(update.spec) {
-        lanes::release_all(transaction, id).await?;
+        lanes::release_all(transaction, &[id]).await?;
     }
     // It may be another receiver now: what was held for the one before is tried.
     holds::release_held(transaction, id).await?;
@@ -181,7 +186,7 @@ pub(super) async fn delete(
     .rows_affected();
     if changed > 0 {
         // Nobody waits for its dead letters any more.
-        lanes::release_all(transaction, id).await?;
+        lanes::release_all(transaction, &[id]).await?;
         bump(transaction, tenant, Bumped::Blocked(id)).await?;
         failing::forget(transaction, &[id]).await?;
     }

@@ -1,7 +1,7 @@
 //! Changes by people and their programs.
 
 mod deliveries;
-mod destinations;
+pub(crate) mod destinations;
 mod idempotency;
 mod replay_jobs;
 

@@ -20,22 +20,22 @@ use signalpost_store::{
 };
 use uuid::Uuid;
 
-use crate::{PostgresStore, transaction::read};
+pub(crate) use self::page::push_page;
+use crate::{PostgresStore, tenants, transaction::read};
 
 #[async_trait]
 impl ReadStore for PostgresStore {
     async fn tenant_by_slug(&self, slug: &str) -> Result<Option<TenantId>, StoreError> {
-        let found: Option<Uuid> =
-            read!(self, reads, |connection| sqlx::query_scalar("SELECT id FROM tenants WHERE slug = $1")
-                .bind(slug)
-                .fetch_optional(connection))?;
+        let found: Option<Uuid> = read!(self, reads, |connection| sqlx::query_scalar(
+            "SELECT id FROM tenants WHERE slug = $1 AND deleting_at IS NULL"
+        )
+        .bind(slug)
+        .fetch_optional(connection))?;
         Ok(found.map(Id::from_uuid))
     }
 
     async fn tenant_exists(&self, id: TenantId) -> Result<bool, StoreError> {
-        Ok(read!(self, reads, |connection| sqlx::query_scalar("SELECT EXISTS (SELECT FROM tenants WHERE id = $1)")
-            .bind(id.uuid())
-            .fetch_one(connection))?)
+        Ok(read!(self, reads, |connection| tenants::is_there(connection, id))?)
     }
 
     async fn destination(&self, tenant: TenantId, id: DestinationId) -> Result<Option<Destination>, StoreError> {

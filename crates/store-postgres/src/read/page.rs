@@ -5,7 +5,7 @@ use signalpost_store::read::Page;
 use sqlx::{Postgres, QueryBuilder};
 
 /// The end of a list's statement: after the last item of the page before, in order, as many as asked for.
-pub(super) fn push_page<K: Kind>(query: &mut QueryBuilder<Postgres>, key: &'static str, page: Page<Id<K>>) {
+pub(crate) fn push_page<K: Kind>(query: &mut QueryBuilder<Postgres>, key: &'static str, page: Page<Id<K>>) {
     let (comparison, order) = if page.descending { (" < ", " DESC") } else { (" > ", " ASC") };
     if let Some(after) = page.after {
         query.push(" AND ").push(key).push(comparison).push_bind(after.uuid());

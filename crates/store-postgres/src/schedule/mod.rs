@@ -10,6 +10,7 @@ mod retain;
 mod sample;
 mod shares;
 mod sweep;
+mod sweep_tenants;
 
 use async_trait::async_trait;
 use signalpost_core::{DeliveryId, ReplayId, Timestamp};
@@ -81,6 +82,10 @@ impl ScheduleStore for PostgresStore {
         let cancelled = transact!(self, |transaction| sweep::cancel(transaction, most))?;
         let removed = transact!(self, |transaction| sweep::remove(transaction, most))?;
         Ok(cancelled + removed)
+    }
+
+    async fn sweep_tenants(&self, most: usize) -> Result<usize, StoreError> {
+        sweep_tenants::sweep(self, most).await
     }
 
     async fn disable_failing(&self, most: usize) -> Result<usize, StoreError> {

@@ -13,6 +13,7 @@ use crate::{
     partitions::{self, Day},
     queues::micros,
     rows::{id, optional_lane},
+    tenants,
     transaction::{read, transact},
 };
 
@@ -40,6 +41,9 @@ pub(super) async fn retain(store: &PostgresStore, retention: Retention) -> Resul
         let deleted = transact!(store, |transaction| delete(transaction, statement, age, chunk))?;
         more |= deleted > 0 && deleted >= retention.chunk as u64;
     }
+    let before = read!(store, main, |connection| partitions::now(connection))? - retention.audit;
+    let pruned = transact!(store, |transaction| tenants::prune(transaction, before, retention.chunk))?;
+    more |= pruned > 0 && pruned >= retention.chunk;
     drop_partitions(store, retention.events).await?;
     Ok(more)
 }

@@ -1,6 +1,6 @@
 //! Cleans up after deleted destinations.
 
-use signalpost_core::{DeliveryState, WaitReason};
+use signalpost_core::{DeliveryState, TenantId, WaitReason};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
@@ -9,6 +9,7 @@ use crate::{
     lanes::{LaneKey, Lanes},
     queues::QueueChanges,
     rows::{id, optional_lane},
+    tenants::count_removed,
 };
 
 /// Cancels deliveries that wait for destinations which are deleted, or gone altogether; not those of which a request is
@@ -79,18 +80,25 @@ pub(super) async fn remove(transaction: &mut PgConnection, most: usize) -> Resul
     .fetch_all(&mut *transaction)
     .await?;
     // A queue that got something meanwhile stays, blocked and without its destination: it is swept like the others.
-    let removed = sqlx::query(
+    let rows = sqlx::query(
         "WITH gone AS (
              DELETE FROM queues WHERE depth <= 0 AND blocked AND (destination_id = ANY($1)
                  OR NOT EXISTS (SELECT FROM destinations d WHERE d.id = queues.destination_id))
          ), forgotten AS (
              DELETE FROM failing WHERE destination_id = ANY($1)
+         ), removed AS (
+             DELETE FROM destinations WHERE id = ANY($1) RETURNING tenant_id
          )
-         DELETE FROM destinations WHERE id = ANY($1)",
+         SELECT tenant_id, count(*) AS rows FROM removed GROUP BY tenant_id",
     )
     .bind(ids)
-    .execute(transaction)
-    .await?
-    .rows_affected();
-    Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+    .fetch_all(&mut *transaction)
+    .await?;
+    let removed: Vec<(TenantId, i64)> =
+        rows.iter().map(|row| Ok((id(row, "tenant_id")?, row.try_get("rows")?))).collect::<Result<_, Failure>>()?;
+    if !removed.is_empty() {
+        count_removed(transaction, &removed).await?;
+    }
+    let removed: i64 = removed.iter().map(|(_, rows)| rows).sum();
+    Ok(usize::try_from(removed).unwrap_or_default())
 }

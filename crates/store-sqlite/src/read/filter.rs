@@ -11,33 +11,33 @@ use crate::columns::{first_at, key};
 
 /// Conditions, joined by AND, and their values in order.
 #[derive(Debug, Default)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     conditions: Vec<String>,
     values: Vec<Value>,
 }
 
 impl Filter {
-    pub(super) fn raw(&mut self, condition: impl Into<String>) {
+    pub(crate) fn raw(&mut self, condition: impl Into<String>) {
         self.conditions.push(condition.into());
     }
 
-    pub(super) fn blob(&mut self, condition: &str, value: [u8; 16]) {
+    pub(crate) fn blob(&mut self, condition: &str, value: [u8; 16]) {
         self.raw(condition);
         self.values.push(Value::Blob(value.to_vec()));
     }
 
-    pub(super) fn text(&mut self, condition: &str, value: &str) {
+    pub(crate) fn text(&mut self, condition: &str, value: &str) {
         self.raw(condition);
         self.values.push(Value::Text(value.to_owned()));
     }
 
-    pub(super) fn number(&mut self, condition: &str, value: i64) {
+    pub(crate) fn number(&mut self, condition: &str, value: i64) {
         self.raw(condition);
         self.values.push(Value::Integer(value));
     }
 
     /// A range of times, on a column that holds times.
-    pub(super) fn times(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
+    pub(crate) fn times(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
         if let Some(since) = since {
             self.number(&format!("{column} >= ?"), since.as_micros());
         }
@@ -47,7 +47,7 @@ impl Filter {
     }
 
     /// A range of times of creation, on a column that holds ids.
-    pub(super) fn created<K: Kind>(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
+    pub(crate) fn created<K: Kind>(&mut self, column: &str, since: Option<Timestamp>, until: Option<Timestamp>) {
         if let Some(since) = since {
             self.blob(&format!("{column} >= ?"), key(first_at::<K>(since)));
         }
@@ -57,7 +57,7 @@ impl Filter {
     }
 
     /// The end of a statement that gives one page, and its values.
-    pub(super) fn page<K: Kind>(mut self, column: &str, page: &Page<Id<K>>, limit: usize) -> (String, Vec<Value>) {
+    pub(crate) fn page<K: Kind>(mut self, column: &str, page: &Page<Id<K>>, limit: usize) -> (String, Vec<Value>) {
         if let Some(after) = page.after {
             let compare = if page.descending { "<" } else { ">" };
             self.blob(&format!("{column} {compare} ?"), key(after));
@@ -67,7 +67,7 @@ impl Filter {
     }
 
     /// The end of a statement in that order.
-    pub(super) fn end(mut self, order: &str, limit: usize) -> (String, Vec<Value>) {
+    pub(crate) fn end(mut self, order: &str, limit: usize) -> (String, Vec<Value>) {
         self.values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
         (format!("WHERE {} ORDER BY {order} LIMIT ?", self.conditions.join(" AND ")), self.values)
     }

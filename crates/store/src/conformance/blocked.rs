@@ -32,8 +32,12 @@ super::cases![
     an_unknown_outcome_blocks_as_any_death,
 ];
 
-const NO_TIME: Retention =
-    Retention { events: Duration::from_secs(30 * 24 * 3600), dead_letters: Duration::ZERO, chunk: 100 };
+const NO_TIME: Retention = Retention {
+    events: Duration::from_secs(30 * 24 * 3600),
+    dead_letters: Duration::ZERO,
+    audit: Duration::from_secs(365 * 24 * 3600),
+    chunk: 100,
+};
 
 /// A blocked lane: the dead one and two behind it.
 async fn blocked(world: &World, destination: &Destination, key: &str) -> Vec<Target> {

@@ -178,6 +178,7 @@ async fn what_was_missing_joins_the_lane_that_it_would_have_now(world: &World) {
 const MONTH: Retention = Retention {
     events: Duration::from_secs(30 * 24 * 3600),
     dead_letters: Duration::from_secs(30 * 24 * 3600),
+    audit: Duration::from_secs(365 * 24 * 3600),
     chunk: 100,
 };
 

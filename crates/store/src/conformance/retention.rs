@@ -24,7 +24,7 @@ super::cases![
 ];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const LONG: Retention = Retention { events: days(30), dead_letters: days(30), chunk: 100 };
+const LONG: Retention = Retention { events: days(30), dead_letters: days(30), audit: days(30), chunk: 100 };
 
 const fn days(count: u64) -> Duration {
     Duration::from_secs(count * 24 * 3600)
