@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use signalpost_core::{Clock, DeliveryId, Destination, Entropy, Event, Timestamp, classify::Answer, destination};
@@ -17,17 +17,23 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::{
-    EgressPolicy, UrlDenied, body,
+    EgressPolicy, EgressProxy, ExtraRoots, UrlDenied, body,
     failure::{Failure, explain},
     headers,
+    proxy::Way,
     resolver::{self, Resolver},
     retry_after,
+    secrets::{NoSecrets, Opened, Secrets},
 };
 
 /// At most so much of a response is read; then the connection is given up.
 const READ_BYTES: usize = 16 * 1024;
 /// At most so much of a response's body is kept.
 const KEPT_BYTES: usize = 4 * 1024;
+
+/// At most so many bytes of headers are sent. Placeholders are filled in when a request is made, so a destination's headers
+/// may grow beyond what they may have when they are set.
+const HEADER_BYTES: usize = 64 * 1024;
 
 /// How the client works.
 #[derive(Debug, Clone)]
@@ -44,15 +50,18 @@ pub struct SenderSettings {
     pub idle_timeout: Duration,
     /// Opens the secrets of destinations.
     pub vault: Arc<KeyRing>,
-    /// The certificates that are trusted; None: the roots of the web (webpki-roots).
-    pub roots: Option<Arc<rustls::RootCertStore>>,
+    /// The certificates that are trusted besides the roots of the web.
+    pub extra_roots: ExtraRoots,
+    /// The only way to destinations; None: directly. Proxies that the environment names are never used.
+    pub proxy: Option<EgressProxy>,
 }
 
 impl SenderSettings {
     /// The usual ones.
     pub fn new(egress: EgressPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, vault: Arc<KeyRing>) -> Self {
         let idle_timeout = Duration::from_secs(50);
-        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout, vault, roots: None }
+        let extra_roots = ExtraRoots::default();
+        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout, vault, extra_roots, proxy: None }
     }
 }
 
@@ -94,7 +103,7 @@ pub struct Exchange {
     pub duration: Duration,
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
+type HttpClient = Client<HttpsConnector<Way>, Full<Bytes>>;
 
 /// Talks to destinations. Share it in an `Arc`: it holds the pools of connections.
 #[derive(Debug)]
@@ -102,7 +111,7 @@ pub struct Sender {
     egress: Arc<EgressPolicy>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    vault: Arc<KeyRing>,
+    secrets: Secrets,
     /// For `https:`. The two differ in what their resolver lets through.
     tls: HttpClient,
     /// For `http:`.
@@ -119,24 +128,18 @@ impl Sender {
     }
 
     fn with_source(settings: SenderSettings, source: resolver::Source) -> Result<Self, SenderError> {
-        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, vault, roots } = settings;
+        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, vault, extra_roots, proxy } =
+            settings;
         let egress = Arc::new(egress);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let tls = match roots {
-            Some(roots) => tls.with_root_certificates(roots).with_no_client_auth(),
-            None => tls.with_webpki_roots().with_no_client_auth(),
-        };
+        let tls = tls.with_root_certificates(extra_roots.with_the_webs()?).with_no_client_auth();
         let build = |resolver: Resolver| {
-            let mut tcp = HttpConnector::new_with_resolver(resolver);
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_keepalive(Some(Duration::from_secs(30)));
             let connector = HttpsConnectorBuilder::new()
                 .with_tls_config(tls.clone())
                 .https_or_http()
                 .enable_http1()
-                .wrap_connector(tcp);
+                .wrap_connector(Way::new(resolver, proxy.as_ref()));
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
@@ -149,7 +152,14 @@ impl Sender {
                 .build(connector)
         };
         let resolver = Resolver::new(Arc::clone(&egress), Arc::clone(&clock), source);
-        Ok(Self { plain: build(resolver.plain()), tls: build(resolver), egress, clock, entropy, vault })
+        Ok(Self {
+            plain: build(resolver.plain()),
+            tls: build(resolver),
+            egress,
+            clock,
+            entropy,
+            secrets: Secrets::new(vault),
+        })
     }
 
     /// What it may reach.
@@ -159,15 +169,15 @@ impl Sender {
 
     /// The keys of secrets at rest.
     pub const fn vault(&self) -> &Arc<KeyRing> {
-        &self.vault
+        self.secrets.vault()
     }
 
     /// Makes one request. Never fails: every failure is an answer.
     pub async fn send(&self, outgoing: &Outgoing<'_>) -> Exchange {
         let started = self.clock.elapsed();
         let deadline = Instant::now() + outgoing.destination.spec.timeout();
-        let mut exchange = match self.request(outgoing) {
-            Ok((client, request)) => self.exchange(client, request, deadline, outgoing).await,
+        let mut exchange = match self.prepare(outgoing) {
+            Ok((client, request, secrets)) => self.exchange(client, request, deadline, outgoing, &secrets).await,
             Err(exchange) => exchange,
         };
         exchange.duration = self.clock.elapsed().saturating_sub(started);
@@ -175,19 +185,24 @@ impl Sender {
     }
 
     /// Everything before the first byte.
-    fn request(&self, outgoing: &Outgoing<'_>) -> Result<(&HttpClient, Request<Full<Bytes>>), Exchange> {
-        let spec = &outgoing.destination.spec;
+    fn prepare(&self, outgoing: &Outgoing<'_>) -> Result<(&HttpClient, Request<Full<Bytes>>, Arc<Opened>), Exchange> {
+        let destination = outgoing.destination;
+        let spec = &destination.spec;
         let url = self.egress.check_url(&spec.url).map_err(|error| denied(&error))?;
         let uri = uri_of(&url).ok_or_else(|| broken("the URL cannot be used"))?;
-        let body = body::build(outgoing.event, spec.body_format);
-        let destination = outgoing.destination;
-        let secrets = self.vault.destination(destination.tenant_id, destination.id, &destination.secrets);
-        let secrets = secrets.map_err(|error| {
-            tracing::error!(destination.id = %destination.id, %error, "the secrets of a destination cannot be read");
-            broken("the signing secret cannot be read")
+        let secrets = self.secrets.of(destination).map_err(|error| match error {
+            NoSecrets::Closed(error) => {
+                tracing::error!(destination.id = %destination.id, %error, "the secrets of a destination cannot be read");
+                broken("the signing secret cannot be read")
+            }
+            NoSecrets::Unfit(_) => broken("the signing secret is not valid"),
         })?;
-        let headers = headers::build(outgoing, &secrets, &body, &*self.entropy)
-            .map_err(|headers::BadSecret| broken("the signing secret is not valid"))?;
+        let body = body::build(outgoing.event, spec.body_format);
+        let headers = headers::build(outgoing, &secrets, &body, &*self.entropy);
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > HEADER_BYTES {
+            return Err(broken("the headers of the request are too large"));
+        }
         let mut request = Request::new(Full::new(body.bytes));
         *request.method_mut() = match spec.method {
             destination::Method::Post => Method::POST,
@@ -196,7 +211,7 @@ impl Sender {
         };
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        Ok((if url.scheme() == "https" { &self.tls } else { &self.plain }, request))
+        Ok((if url.scheme() == "https" { &self.tls } else { &self.plain }, request, secrets))
     }
 
     async fn exchange(
@@ -205,6 +220,7 @@ impl Sender {
         request: Request<Full<Bytes>>,
         deadline: Instant,
         outgoing: &Outgoing<'_>,
+        secrets: &Opened,
     ) -> Exchange {
         let response = match timeout_at(deadline, client.request(request)).await {
             Ok(Ok(response)) => response,
@@ -213,20 +229,23 @@ impl Sender {
         };
         let code = response.status().as_u16();
         let retry_after = retry_after::read(response.headers(), self.clock.now());
-        let mut excerpt = BytesMut::new();
-        let ended = timeout_at(deadline, read(response, &mut excerpt)).await;
+        let mut excerpt = Vec::new();
+        let most = KEPT_BYTES + secrets.scrubber.longest();
+        let ended = timeout_at(deadline, read(response, &mut excerpt, most)).await;
+        secrets.scrubber.scrub(&mut excerpt);
+        excerpt.truncate(KEPT_BYTES);
         let exchange = match ended {
             Ok(Ok(())) => Exchange { answer: Answer::Status { code, retry_after }, error: None, ..broken("") },
             Ok(Err(_)) => broken("the response was cut off"),
             Err(_) => timed_out(outgoing),
         };
-        Exchange { status_code: Some(code), response_excerpt: excerpt.freeze(), ..exchange }
+        Exchange { status_code: Some(code), response_excerpt: excerpt.into(), ..exchange }
     }
 }
 
-/// Reads a body to its end or to the bound, whichever comes first; keeps the beginning. What is not read to its end takes
+/// Reads a body to its end or to the bound, whichever comes first; keeps `most` bytes of it. What is not read to its end takes
 /// its connection with it.
-async fn read(response: Response<Incoming>, kept: &mut BytesMut) -> Result<(), hyper::Error> {
+async fn read(response: Response<Incoming>, kept: &mut Vec<u8>, most: usize) -> Result<(), hyper::Error> {
     let mut body = response.into_body();
     let mut seen = 0;
     while seen < READ_BYTES
@@ -234,7 +253,7 @@ async fn read(response: Response<Incoming>, kept: &mut BytesMut) -> Result<(), h
     {
         if let Ok(data) = frame?.into_data() {
             seen += data.len();
-            let room = KEPT_BYTES.saturating_sub(kept.len());
+            let room = most.saturating_sub(kept.len());
             kept.extend_from_slice(&data[..data.len().min(room)]);
         }
     }

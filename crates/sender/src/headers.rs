@@ -6,13 +6,12 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{CONTENT_TYPE, USER_AGENT},
 };
-use signalpost_core::{DestinationSecrets, Entropy};
+use signalpost_core::Entropy;
 
-use crate::{Outgoing, body::Body, traceparent};
+use crate::{Outgoing, body::Body, secrets::Opened, traceparent};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("signalpost-event-type");
 const DELIVERY_ID: HeaderName = HeaderName::from_static("signalpost-delivery-id");
 const ATTEMPT: HeaderName = HeaderName::from_static("signalpost-attempt");
@@ -138,41 +137,41 @@ fn fill<'a>(value: &'a str, outgoing: &Outgoing<'_>) -> Cow<'a, str> {
     Cow::Owned(filled)
 }
 
-/// Why a request cannot be signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadSecret;
+/// What of a value is no placeholder.
+pub(crate) fn literals(value: &str) -> impl Iterator<Item = &str> {
+    parts(value).filter_map(|part| match part {
+        Part::Text(text) => Some(text),
+        _ => None,
+    })
+}
 
 /// All headers of a request but those that the connection needs (`host`, `content-length`).
-pub(crate) fn build(
-    outgoing: &Outgoing<'_>,
-    secrets: &DestinationSecrets,
-    body: &Body,
-    entropy: &dyn Entropy,
-) -> Result<HeaderMap, BadSecret> {
+pub(crate) fn build(outgoing: &Outgoing<'_>, secrets: &Opened, body: &Body, entropy: &dyn Entropy) -> HeaderMap {
     let event = outgoing.event;
     let id = event.id.to_string();
-    let timestamp = outgoing.at.as_secs();
-    let secret = signalpost_signing::Secret::parse(secrets.current.reveal()).map_err(|_| BadSecret)?;
-    let signature = secret.sign(&id, timestamp, &body.bytes);
     let trace = traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy);
 
-    let mut headers = HeaderMap::with_capacity(12 + secrets.headers.len());
+    let mut headers = HeaderMap::with_capacity(16 + secrets.headers.len());
     for (name, value) in &secrets.headers {
         // What the owner may not set was refused when it was set; ours come after and win.
-        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            insert(&mut headers, name, &fill(value.reveal(), outgoing));
+        if let Ok(mut value) = HeaderValue::from_str(&fill(value.reveal(), outgoing)) {
+            value.set_sensitive(true);
+            headers.insert(name, value);
         }
     }
+    if let Some((name, value)) = &secrets.auth {
+        headers.insert(name, value.clone());
+    }
+    secrets.signers.sign(&mut headers, &id, outgoing.at, &body.bytes);
     headers.insert(USER_AGENT, AGENT);
     insert(&mut headers, CONTENT_TYPE, &body.content_type);
     insert(&mut headers, WEBHOOK_ID, &id);
-    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(timestamp));
-    insert(&mut headers, WEBHOOK_SIGNATURE, &signature);
+    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(outgoing.at.as_secs()));
     insert(&mut headers, EVENT_TYPE, &event.event_type);
     insert(&mut headers, DELIVERY_ID, &outgoing.delivery_id.to_string());
     headers.insert(ATTEMPT, HeaderValue::from(outgoing.attempt));
     insert(&mut headers, TRACEPARENT, &trace);
-    Ok(headers)
+    headers
 }
 
 /// Sets a header. A value that no header may hold (a control character in a producer's uid) leaves it out.
