@@ -11,11 +11,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use signalpost_core::{DestinationId, TenantId};
+use signalpost_core::{DestinationId, Sealed, TenantId};
 use signalpost_store::{
+    StoreError,
     ingest::StoredAnswer,
     manage::{Begun, IdempotencyKey},
 };
+use signalpost_vault::Place;
 
 use crate::{
     problem::{self, Code, Problem},
@@ -71,13 +73,15 @@ pub struct Answer {
     pub body: Bytes,
     /// Of what was created: the path.
     pub location: Option<String>,
+    /// It holds a secret or a key: it is encrypted where it is kept, and masked in the audit log.
+    pub secret: bool,
 }
 
 impl Answer {
     /// With a JSON body.
     pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Self, Problem> {
         let body = serde_json::to_vec(body).map_err(|error| Problem::internal(&error))?;
-        Ok(Self { status, body: body.into(), location: None })
+        Ok(Self { status, body: body.into(), location: None, secret: false })
     }
 
     /// 201 with `Location`.
@@ -85,9 +89,15 @@ impl Answer {
         Ok(Self { location: Some(location), ..Self::json(StatusCode::CREATED, body)? })
     }
 
+    /// The same; it holds a secret or a key.
+    #[must_use]
+    pub fn with_secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
     /// Without a body.
     pub const fn empty(status: StatusCode) -> Self {
-        Self { status, body: Bytes::new(), location: None }
+        Self { status, body: Bytes::new(), location: None, secret: false }
     }
 }
 
@@ -126,9 +136,9 @@ pub fn replayed(mut response: Response) -> Response {
 
 /// Does the work of a POST other than of events once per key.
 ///
-/// `path` is the path of the request (ids included); what was created lies below it. The key's scope is the path, and
-/// `destination` where the body names one. `body` is what makes two requests the same. Without a key the work is just done. Problems are not kept: a request that failed
-/// may be sent again with the same key, with a mended body.
+/// `path` is the path of the request (ids included); what was created lies below it. `scope` is that of the key, within the
+/// tenant ([`scope`]). `body` is what makes two requests the same. Without a key the work is just done. Problems are not kept:
+/// a request that failed may be sent again with the same key, with a mended body.
 ///
 /// # Errors
 /// Those of the work; 422 where the key was used with another body; 503 where the first request does not end.
@@ -137,7 +147,7 @@ pub async fn run<W, F>(
     tenant: TenantId,
     headers: &HeaderMap,
     path: &str,
-    destination: Option<DestinationId>,
+    scope: String,
     body: &[u8],
     work: W,
 ) -> Result<Response, Problem>
@@ -148,13 +158,10 @@ where
     let Some(key) = key_of(headers)? else {
         return Ok(work().await?.into_response());
     };
-    let key = IdempotencyKey {
-        scope: scope(path, destination),
-        key,
-        body_hash: Sha256::digest(body).into(),
-        ttl: state.settings.idempotency_ttl,
-    };
-    if let Some(answer) = begin(state, tenant, &key).await? {
+    let key =
+        IdempotencyKey { scope, key, body_hash: Sha256::digest(body).into(), ttl: state.settings.idempotency_ttl };
+    if let Some(mut answer) = begin(state, tenant, &key).await? {
+        answer.body = open(state, tenant, &key, answer.body)?;
         let mut answer = restore(path, answer);
         answer.body = as_duplicate(&answer.body);
         return Ok(replayed(answer.into_response()));
@@ -162,11 +169,15 @@ where
     let (state, work) = (state.clone(), work());
     let done = tokio::spawn(async move {
         let result = work.await;
-        let kept = result
-            .as_ref()
-            .ok()
-            .map(|answer| StoredAnswer { status: answer.status.as_u16(), body: answer.body.clone() });
-        if let Err(error) = state.ports.store.finish_idempotent(tenant, &key, kept.as_ref()).await {
+        let kept = match &result {
+            Ok(answer) => keep(&state, tenant, &key, answer).await.map(Some),
+            Err(_) => Ok(None),
+        };
+        let finished = match kept {
+            Ok(kept) => state.ports.store.finish_idempotent(tenant, &key, kept.as_ref()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = finished {
             // It was done, but a repetition would not know: the client has to ask again with the key.
             tracing::warn!(%error, "the answer of an idempotent request could not be kept");
             return result.and(Err(Problem::from(error)));
@@ -215,12 +226,50 @@ fn restore(path: &str, answer: StoredAnswer) -> Answer {
     struct Created {
         id: String,
     }
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Shown {
+        Itself(Created),
+        Tenant { tenant: Created },
+    }
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     let location = (status == StatusCode::CREATED)
-        .then(|| serde_json::from_slice::<Created>(&answer.body).ok())
+        .then(|| serde_json::from_slice(&answer.body).ok())
         .flatten()
-        .map(|created| format!("{path}/{}", created.id));
-    Answer { status, body: answer.body, location }
+        .map(|(Shown::Itself(created) | Shown::Tenant { tenant: created })| format!("{path}/{}", created.id));
+    Answer { location, body: answer.body, ..Answer::empty(status) }
+}
+
+/// An answer as it is kept: encrypted where it holds a secret or a key. Not yet where processes run that cannot read what is
+/// encrypted; those know no keys.
+async fn keep(
+    state: &AppState,
+    tenant: TenantId,
+    key: &IdempotencyKey,
+    answer: &Answer,
+) -> Result<StoredAnswer, StoreError> {
+    let status = answer.status.as_u16();
+    let is_of_keys = key.scope.starts_with("POST /v1/tenants");
+    if !answer.secret || !(is_of_keys || state.is_sealed().await?) {
+        return Ok(StoredAnswer { status, body: answer.body.clone() });
+    }
+    let ports = &state.ports;
+    let sealed = ports.sender.vault().seal(&*ports.entropy, place(tenant, key), &answer.body);
+    Ok(StoredAnswer { status, body: Bytes::copy_from_slice(sealed.as_bytes()) })
+}
+
+/// The body of an answer that was kept. What is encrypted begins as no JSON does.
+fn open(state: &AppState, tenant: TenantId, key: &IdempotencyKey, body: Bytes) -> Result<Bytes, Problem> {
+    let sealed = Sealed::new(body.clone());
+    if sealed.key_id().is_none() {
+        return Ok(body);
+    }
+    let opened = state.ports.sender.vault().open(place(tenant, key), &sealed);
+    opened.map(|body| Bytes::copy_from_slice(&body)).map_err(|error| Problem::internal(&error))
+}
+
+fn place(tenant: TenantId, key: &IdempotencyKey) -> Place<'_> {
+    Place::Answer { tenant, scope: &key.scope, key: &key.key }
 }
 
 #[cfg(test)]

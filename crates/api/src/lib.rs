@@ -4,6 +4,7 @@
 //! [`edge`] surrounds every handler; [`events`] takes events in, [`router`] tells where they go, [`ingest`] commits and
 //! publishes; [`manage`] is all the rest.
 
+pub mod audit;
 pub mod auth;
 pub mod edge;
 pub mod events;
@@ -17,6 +18,7 @@ pub mod manage;
 pub mod openapi;
 pub mod page;
 pub mod problem;
+pub mod quota;
 pub mod router;
 mod serve;
 mod settings;
@@ -51,7 +53,10 @@ impl Api {
         let operations = settings.operations.clone();
         let state = AppState::new(ports, settings);
         let follower = Arc::clone(&state.router);
-        tokio::spawn(async move { follower.follow(shutdown).await });
+        let stop = shutdown.clone();
+        tokio::spawn(async move { follower.follow(stop).await });
+        let at = state.clone();
+        tokio::spawn(async move { at.last_use.run(&*at.ports.store, shutdown).await });
         let mut router = routes(&state);
         if let Some(operations) = operations {
             router = router.merge(signalpost_telemetry::health::router(Operations {
@@ -80,9 +85,12 @@ impl Api {
         self.health.clone()
     }
 
-    /// Waits until everything that was taken in is committed and published.
+    /// Waits until everything that was taken in is committed and published, and notes when keys were last used.
     pub async fn drained(&self) {
         self.state.ingest.drained().await;
+        if let Err(error) = self.state.last_use.flush(&*self.state.ports.store).await {
+            tracing::warn!(%error, "the last use of keys could not be noted");
+        }
     }
 }
 

@@ -2,7 +2,12 @@
 
 use std::{io, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::ConnectInfo};
+use http::Request;
+use hyper::{
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -35,8 +40,13 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) ->
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _peer)) => {
-                let connection = builder.serve_connection(prepare(stream), TowerToHyperService::new(router.clone()));
+            Ok((stream, peer)) => {
+                let service = TowerToHyperService::new(router.clone());
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(ConnectInfo(peer));
+                    service.call(request)
+                });
+                let connection = builder.serve_connection(prepare(stream), service);
                 let connection = connections.watch(connection);
                 let stopped = shutdown.clone();
                 tokio::spawn(async move {

@@ -1,7 +1,9 @@
 //! What an operator may set about the API.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
+use ipnet::IpNet;
+use signalpost_core::Secret;
 use signalpost_telemetry::{Access, Metrics};
 
 use crate::manage::ManageSettings;
@@ -10,7 +12,11 @@ use crate::manage::ManageSettings;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The operator's keys, newest first.
-    pub operator_keys: Vec<String>,
+    pub operator_keys: Vec<Secret>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether strangers may create a tenant, and how often from one address.
+    pub open_registrations_per_hour: Option<NonZeroU32>,
     /// The largest event, as it is posted. `SIGNALPOST_MAX_EVENT_BYTES`.
     pub max_event_bytes: usize,
     /// How long idempotency keys and uids are kept.
@@ -62,6 +68,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             operator_keys: Vec::new(),
+            trusted_proxies: Vec::new(),
+            open_registrations_per_hour: None,
             max_event_bytes: 1024 * 1024,
             idempotency_ttl: Duration::from_secs(24 * 60 * 60),
             fan_out_above: 1000,

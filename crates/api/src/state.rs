@@ -1,17 +1,24 @@
 //! What every handler can reach.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use signalpost_bus::Bus;
 use signalpost_core::{Clock, Entropy};
 use signalpost_limits::Limits;
 use signalpost_sender::Sender;
-use signalpost_store::{IngestStore, Store};
+use signalpost_store::{IngestStore, Store, StoreError};
 
 use crate::{
     Settings,
-    auth::{OperatorKeys, TenantDirectory},
+    auth::{Directory, LastUse, OperatorKeys},
     ingest::{Ingest, IngestPorts},
+    quota::{EventQuotas, Registrations},
     router::EventRouter,
 };
 
@@ -43,9 +50,17 @@ pub struct Inner {
     /// What the operator set.
     pub settings: Settings,
     /// Who is the operator.
-    pub keys: OperatorKeys,
-    /// Which tenants there are.
-    pub tenants: TenantDirectory,
+    pub operators: OperatorKeys,
+    /// Which tenants there are, and who holds which key.
+    pub directory: Directory,
+    /// When tenants' keys were last used.
+    pub last_use: LastUse,
+    /// What they may use up.
+    pub quotas: EventQuotas,
+    /// How often strangers may register.
+    pub registrations: Registrations,
+    /// Whether secrets are known to be encrypted when they are written.
+    sealed: AtomicBool,
     /// Where events go.
     pub router: Arc<EventRouter>,
     /// Commits and publishes them.
@@ -55,13 +70,39 @@ pub struct Inner {
 impl AppState {
     /// The state at start. Starts the committer and the publisher.
     pub fn new(ports: Ports, settings: Settings) -> Self {
-        let keys = OperatorKeys::new(&settings.operator_keys);
-        let tenants = TenantDirectory::new(Arc::clone(&ports.store));
+        let operators = OperatorKeys::new(&settings.operator_keys);
+        let directory = Directory::new(Arc::clone(&ports.store), Arc::clone(&ports.clock));
         let store: Arc<dyn IngestStore> = ports.store.clone();
         let router = Arc::new(EventRouter::new(Arc::clone(&store)));
         let (bus, clock, entropy) = (ports.bus.clone(), ports.clock.clone(), ports.entropy.clone());
         let ingest = Ingest::start(&IngestPorts { store, bus, clock, entropy }, settings.ingest);
-        Self(Arc::new(Inner { ports, settings, keys, tenants, router, ingest }))
+        let quotas = EventQuotas::new(Arc::clone(&ports.clock));
+        let registrations = Registrations::new(settings.open_registrations_per_hour, Arc::clone(&ports.clock));
+        Self(Arc::new(Inner {
+            ports,
+            settings,
+            operators,
+            directory,
+            last_use: LastUse::default(),
+            quotas,
+            registrations,
+            sealed: AtomicBool::new(false),
+            router,
+            ingest,
+        }))
+    }
+}
+
+impl AppState {
+    /// Whether secrets are encrypted when they are written. Once they are, they stay so.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn is_sealed(&self) -> Result<bool, StoreError> {
+        if !self.sealed.load(Ordering::Relaxed) && self.ports.store.is_sealed().await? {
+            self.sealed.store(true, Ordering::Relaxed);
+        }
+        Ok(self.sealed.load(Ordering::Relaxed))
     }
 }
 

@@ -44,6 +44,15 @@ concern! {
         admin_keys: Keys = "ADMIN_KEY" {
             example: "a-long-random-string", secret: true, needed_by: &[Kind::Api],
         }
+        /// Proxies (CIDRs, comma-separated) whose `X-Forwarded-For` is believed: the client's address is the rightmost in it that is
+        /// none of them. The audit log shows it, and registrations are limited by it.
+        trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES" { default: Text(""), example: "10.0.0.0/8,fd00::/8" }
+        /// Whether everybody may create a tenant, without a key: `POST /v1/tenants`. Such a tenant has no quotas.
+        open_registration: bool = "OPEN_REGISTRATION" { default: Text("false"), example: "true" }
+        /// How many tenants may be created so from one address (IPv6: from one /64), at each api process.
+        open_registrations_per_hour: NonZeroU32 = "OPEN_REGISTRATIONS_PER_HOUR" {
+            default: Text("10"), unit: "tenants per hour", example: "3", range: Some((1.0, 100_000.0)),
+        }
         /// How long a service that is asked to stop finishes what it began, before it stops at once. Keep it below
         /// the grace period of what runs it (Kubernetes: 30 s).
         drain: Duration = "DRAIN_SECONDS" {
@@ -126,6 +135,13 @@ concern! {
     }
 }
 
+/// Ports of other protocols. The same list is `DEFAULT_DENY_PORTS` of the sender; a test of the wiring holds them together.
+const DENY_PORTS: &str = "0,1,7,9,11,13,15,17,19,20,21,22,23,25,37,42,43,53,69,77,79,87,95,101,102,103,104,109,110,\
+    111,113,115,117,119,123,135,137,139,143,161,179,389,427,445,465,512,513,514,515,526,530,\
+    531,532,540,548,554,556,563,587,601,636,989,990,993,995,1433,1521,1719,1720,1723,2049,\
+    2375,2379,2380,3306,3389,3659,4045,4190,5060,5061,5432,5672,6000,6379,6566,6665,6666,6667,\
+    6668,6669,6679,6697,9042,9092,10080,10250,11211,27017";
+
 concern! {
     /// Sending.
     Delivery {
@@ -135,6 +151,16 @@ concern! {
         }
         /// Whether `http:` is refused for all that `EGRESS_ALLOW` does not name.
         require_https: bool = "REQUIRE_HTTPS" { default: DevOr("false", "true"), example: "false" }
+        /// Ports that nothing is sent to, comma-separated; replaces the default: ports of mail, shells, data stores and what else
+        /// does not speak HTTP. It holds for what `EGRESS_ALLOW` names, too.
+        egress_deny_ports: Vec<u16> = "EGRESS_DENY_PORTS" { default: Text(DENY_PORTS), example: "22,25,3306,5432,6379,9092" }
+        /// An HTTP proxy (`CONNECT`) through which all is sent but to what `EGRESS_ALLOW` names. Names are still resolved here, and
+        /// the proxy is asked for addresses. `HTTP_PROXY` and the like are never looked at.
+        egress_proxy: Option<Secret> = "EGRESS_PROXY" {
+            example: "http://user:password@proxy.internal:3128", secret: true,
+        }
+        /// A PEM file with certificates that are trusted for destinations besides the roots of the web.
+        egress_ca_file: Option<PathBuf> = "EGRESS_CA_FILE" { example: "/etc/signalpost/company-ca.pem" }
         /// Requests that one dispatcher process has out at once, over all destinations. Bounds its memory and sockets.
         max_in_flight: NonZeroUsize = "MAX_IN_FLIGHT" {
             default: Text("2048"), unit: "requests", example: "8192", range: Some((1.0, 100_000.0)),
@@ -156,6 +182,10 @@ concern! {
         /// How long dead letters are kept, each with its own copy of the event.
         dead_letters: Duration = "DEAD_LETTER_RETENTION_DAYS" {
             default: Text("30"), unit: "days", example: "365", range: Some((1.0, 3650.0)),
+        }
+        /// How long entries of the audit log are kept. Those of a tenant that is deleted go with it.
+        audit: Duration = "AUDIT_RETENTION_DAYS" {
+            default: Text("365"), unit: "days", example: "730", range: Some((1.0, 3650.0)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use signalpost_api::Api;
-use signalpost_core::Clock;
+use signalpost_core::{Clock, Secret};
 use signalpost_limits::Limits;
 use signalpost_sender::Sender;
 use signalpost_store::{Store, schedule::Retention};
@@ -123,7 +123,7 @@ async fn service(outside: Outside, role: Role, number: usize, life: Arc<Life>) -
             let ports =
                 signalpost_api::Ports { store, bus, limits, sender: Arc::clone(&outside.sender), clock, entropy };
             let settings = signalpost_api::Settings {
-                operator_keys: vec![KEY.to_owned()],
+                operator_keys: vec![Secret::new(KEY)],
                 fan_out_above: knobs.fan_out_above,
                 ..signalpost_api::Settings::default()
             };

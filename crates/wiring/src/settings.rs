@@ -1,12 +1,12 @@
 //! Settings, as the operator wrote them, to the settings of the libraries.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use signalpost_api::{DestinationDefaults, ManageSettings, OperationsSettings};
 use signalpost_config::Settings;
 use signalpost_core::Secret;
-use signalpost_sender::{EgressPolicy, Sender, SenderSettings};
+use signalpost_sender::{EgressPolicy, EgressProxy, ExtraRoots, Sender, SenderSettings};
 use signalpost_telemetry::Access;
 use signalpost_vault::KeyRing;
 
@@ -26,12 +26,30 @@ pub fn vault(settings: &Settings) -> Result<Arc<KeyRing>, Failure> {
 /// The client that talks to destinations, and reads their secrets with these keys.
 ///
 /// # Errors
-/// TLS cannot be set up.
+/// The proxy or the file of certificates is none, or TLS cannot be set up.
 pub fn sender(settings: &Settings, process: &Process, vault: Arc<KeyRing>) -> Result<Arc<Sender>, Failure> {
-    let egress =
-        EgressPolicy { allow: settings.delivery.egress_allow.clone(), require_https: settings.delivery.require_https };
-    let settings = SenderSettings::new(egress, Arc::clone(&process.clock), Arc::clone(&process.entropy), vault);
+    let delivery = &settings.delivery;
+    let egress = EgressPolicy {
+        allow: delivery.egress_allow.clone(),
+        require_https: delivery.require_https,
+        deny_ports: delivery.egress_deny_ports.clone(),
+    };
+    let mut settings = SenderSettings::new(egress, Arc::clone(&process.clock), Arc::clone(&process.entropy), vault);
+    if let Some(proxy) = &delivery.egress_proxy {
+        let proxy = EgressProxy::parse(proxy.reveal());
+        settings.proxy = Some(proxy.map_err(|error| Failure::setting(format!("SIGNALPOST_EGRESS_PROXY {error}")))?);
+    }
+    if let Some(path) = &delivery.egress_ca_file {
+        settings.extra_roots = extra_roots(path)?;
+    }
     Ok(Arc::new(Sender::new(settings).context("cannot start the client for destinations")?))
+}
+
+fn extra_roots(path: &Path) -> Result<ExtraRoots, Failure> {
+    let wrong =
+        |problem: String| Failure::setting(format!("SIGNALPOST_EGRESS_CA_FILE (`{}`) {problem}", path.display()));
+    let pem = fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    ExtraRoots::from_pem(&pem).map_err(|error| wrong(error.to_string()))
 }
 
 /// The defaults of destinations, judged by the API: before anything is connected or listened on.
@@ -52,7 +70,12 @@ pub fn api(
 ) -> signalpost_api::Settings {
     signalpost_api::Settings {
         manage: ManageSettings { destination_defaults, ..ManageSettings::default() },
-        operator_keys: keys.to_vec(),
+        operator_keys: keys.iter().map(Secret::new).collect(),
+        trusted_proxies: settings.service.trusted_proxies.clone(),
+        open_registrations_per_hour: settings
+            .service
+            .open_registration
+            .then_some(settings.service.open_registrations_per_hour),
         max_event_bytes: settings.ingest.max_event_bytes.get(),
         idempotency_ttl: settings.ingest.idempotency,
         operations: Some(OperationsSettings {
@@ -78,5 +101,31 @@ pub fn retry(settings: &Settings, base: signalpost_retry::Settings) -> signalpos
     let mut retention = base.retention;
     retention.events = settings.retention.events;
     retention.dead_letters = settings.retention.dead_letters;
+    retention.audit = settings.retention.audit;
     signalpost_retry::Settings { max_age: settings.delivery.max_age, retention, ..base }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use signalpost_config::{Kind, load_from};
+    use signalpost_sender::DEFAULT_DENY_PORTS;
+
+    use super::*;
+
+    #[test]
+    fn the_default_ports_are_the_senders() {
+        let settings = load_from(Kind::Standalone, None, []).unwrap();
+        assert_eq!(settings.delivery.egress_deny_ports, DEFAULT_DENY_PORTS);
+    }
+
+    #[test]
+    fn a_file_of_certificates_that_is_none_stops_the_start() {
+        let here = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"));
+        for (path, problem) in [(here, "holds no certificate"), (PathBuf::from("/nowhere.pem"), "cannot be read")] {
+            let Err(Failure::Setting(text)) = extra_roots(&path) else { panic!("{path:?} was taken") };
+            assert!(text.starts_with("SIGNALPOST_EGRESS_CA_FILE") && text.contains(problem), "{text}");
+        }
+    }
 }

@@ -24,7 +24,7 @@ use super::{
     schema::{BatchAnswerBody, BatchBody},
 };
 use crate::{
-    auth::Tenant,
+    auth::{Caller, EventsWrite},
     edge,
     idempotency::{self, Answer},
     json::{Body, MAX_DEPTH, Members, check_text, is_json, is_shallow, too_deep, unsupported},
@@ -52,16 +52,14 @@ use crate::{
         (status = 207, description = "Some were accepted", body = BatchAnswerBody),
         (status = 422, description = "None was accepted, or the batch breaks a rule (then a problem)", body = BatchAnswerBody),
     ),
+    security(("bearer" = ["events:write"])),
 )]
-pub async fn post_batch(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
-    body: Body,
-) -> Result<Response, Problem> {
-    accept(&state, tenant, body).await.inspect_err(count_rejected)
+pub async fn post_batch(State(state): State<AppState>, caller: EventsWrite, body: Body) -> Result<Response, Problem> {
+    accept(&state, &caller, body).await.inspect_err(count_rejected)
 }
 
-async fn accept(state: &AppState, tenant: TenantId, body: Body) -> Result<Response, Problem> {
+async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Response, Problem> {
+    let tenant = caller.tenant.id;
     let form = Form::of(body.media_type().as_deref())?;
     let key = idempotency::key_of(&body.parts.headers)?;
     let (parts, bytes) = body.read(MAX_BATCH_BYTES).await?;

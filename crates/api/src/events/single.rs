@@ -23,7 +23,7 @@ use super::{
     schema::EventBody,
 };
 use crate::{
-    auth::Tenant,
+    auth::{Caller, EventsWrite},
     edge,
     idempotency::{self, Answer},
     json::{Body, Document, is_json, media_type, unsupported},
@@ -48,16 +48,14 @@ use crate::{
     responses(
         (status = 202, description = "Accepted, or accepted before (`duplicate`)", body = EventAnswer),
     ),
+    security(("bearer" = ["events:write"])),
 )]
-pub async fn post_event(
-    State(state): State<AppState>,
-    Tenant(tenant): Tenant,
-    body: Body,
-) -> Result<Response, Problem> {
-    accept(&state, tenant, body).await.inspect_err(count_rejected)
+pub async fn post_event(State(state): State<AppState>, caller: EventsWrite, body: Body) -> Result<Response, Problem> {
+    accept(&state, &caller, body).await.inspect_err(count_rejected)
 }
 
-async fn accept(state: &AppState, tenant: TenantId, body: Body) -> Result<Response, Problem> {
+async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Response, Problem> {
+    let tenant = caller.tenant.id;
     let form = Form::of(&body.parts.headers)?;
     let key = idempotency::key_of(&body.parts.headers)?;
     let (parts, bytes) = body.read(state.settings.max_event_bytes).await?;

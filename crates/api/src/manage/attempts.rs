@@ -13,7 +13,7 @@ use super::{
     views::attempt::AttemptBody,
 };
 use crate::{
-    auth::Tenant,
+    auth::EventsRead,
     idempotency::Answer,
     json::Body,
     openapi::params::{AttemptParams, OfDeliveryParams, OfEventParams, PageParams, RangeParams},
@@ -66,13 +66,14 @@ pub async fn page(
     get, path = "/v1/attempts", tag = "attempts", operation_id = "listAttempts",
     params(AttemptParams, OfEventParams, OfDeliveryParams, RangeParams, PageParams),
     responses((status = 200, description = "One page.", body = List<AttemptBody>)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+pub async fn list(State(state): State<AppState>, caller: EventsRead, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, ALL_FILTERS, false)?;
-    let mut filter = filter(&state, tenant.0, &query).await?;
+    let mut filter = filter(&state, caller.tenant.id, &query).await?;
     if filter.destination_id.is_none() && filter.event_id.is_none() && filter.delivery_id.is_none() {
         let range = Range { since: filter.since, until: filter.until }.bounded(&*state.ports.clock);
         (filter.since, filter.until) = (range.since, range.until);
     }
-    page(&state, tenant.0, &query, &filter).await
+    page(&state, caller.tenant.id, &query, &filter).await
 }

@@ -19,7 +19,8 @@ use super::{
     views::{dead_letter::DeadLetterBody, delivery::DeliveryBody},
 };
 use crate::{
-    auth::Tenant,
+    audit::{self, Change},
+    auth::{DeadLettersWrite, EventsRead},
     idempotency::Answer,
     json::Body,
     openapi::params::{DeadLetterParams, IncludeParams, PageParams, RangeParams},
@@ -33,6 +34,10 @@ struct Replayable(DeliveryId);
 
 impl Named for Replayable {
     const KIND: &'static str = DeadLetter::KIND;
+
+    fn id(&self) -> String {
+        self.0.to_string()
+    }
 
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         if let Some(letter) = DeadLetter::look(state, tenant, name).await? {
@@ -60,18 +65,20 @@ async fn check_not_replayed(state: &AppState, tenant: TenantId, name: &str) -> R
     get, path = "/v1/dead-letters", tag = "dead letters", operation_id = "listDeadLetters",
     params(DeadLetterParams, RangeParams, IncludeParams, PageParams),
     responses((status = 200, description = "One page.", body = List<DeadLetterBody>)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+pub async fn list(State(state): State<AppState>, caller: EventsRead, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, &["destination_id", "event_type", "reason", "since", "until"], true)?;
     let range = Range::read(&query)?;
     let filter = DeadLetterFilter {
-        destination_id: filters::destination_id(&state, tenant.0, &query).await?,
+        destination_id: filters::destination_id(&state, caller.tenant.id, &query).await?,
         event_type: query.filter("event_type").map(str::to_owned),
         reason: filters::reason(&query)?,
         since: range.since,
         until: range.until,
     };
-    let found = state.ports.store.list_dead_letters(tenant.0, &filter, query.page()?, query.with_data()).await?;
+    let found =
+        state.ports.store.list_dead_letters(caller.tenant.id, &filter, query.page()?, query.with_data()).await?;
     let list = query.list(found, |letter| letter.delivery_id, |letter| DeadLetterBody::new(&letter, query.with_data()));
     Ok(Answer::json(StatusCode::OK, &list)?.into_response())
 }
@@ -81,9 +88,14 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     get, path = "/v1/dead-letters/{id}", tag = "dead letters", operation_id = "getDeadLetter",
     params(("id" = String, Path, description = "The id of its delivery.")),
     responses((status = 200, description = "The dead letter, with its event's data.", body = DeadLetterBody)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let letter = DeadLetter::find(&state, tenant.0, &name).await?;
+pub async fn get(
+    State(state): State<AppState>,
+    caller: EventsRead,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let letter = DeadLetter::find(&state, caller.tenant.id, &name).await?;
     Ok(Answer::json(StatusCode::OK, &DeadLetterBody::new(&letter, true))?.into_response())
 }
 
@@ -94,21 +106,29 @@ pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path
     post, path = "/v1/dead-letters/{id}/replay", tag = "dead letters", operation_id = "replayDeadLetter",
     params(("id" = String, Path, description = "The id of its delivery.")),
     responses((status = 202, description = "The new delivery.", body = DeliveryBody)),
+    security(("bearer" = ["dead_letters:write"])),
 )]
 pub async fn replay(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DeadLettersWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, |state, tenant, Replayable(id): Replayable| async move {
-        let retried = state.ports.store.replay_dead_letter(tenant, id).await?;
-        if retried == Retried::NotFound {
-            // Another request was faster.
-            check_not_replayed(&state, tenant, &id.to_string()).await?;
-        }
-        deliveries::answer(&state, tenant, id, retried, Replayable::KIND).await
-    })
+    post::act(
+        state,
+        caller.0,
+        "dead_letter.replay",
+        name,
+        body,
+        |state, tenant, Replayable(id): Replayable| async move {
+            let retried = state.ports.store.replay_dead_letter(tenant, id).await?;
+            if retried == Retried::NotFound {
+                // Another request was faster.
+                check_not_replayed(&state, tenant, &id.to_string()).await?;
+            }
+            deliveries::answer(&state, tenant, id, retried, Replayable::KIND).await
+        },
+    )
     .await
 }
 
@@ -119,16 +139,18 @@ pub async fn replay(
     delete, path = "/v1/dead-letters/{id}", tag = "dead letters", operation_id = "discardDeadLetter",
     params(("id" = String, Path, description = "The id of its delivery.")),
     responses((status = 204, description = "It is off the list.")),
+    security(("bearer" = ["dead_letters:write"])),
 )]
 pub async fn discard(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DeadLettersWrite,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let id: DeliveryId = name.parse().map_err(|_| Problem::not_found(DeadLetter::KIND))?;
-    if state.ports.store.discard_dead_letter(tenant.0, id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found(DeadLetter::KIND))
-    }
+    let (at, tenant) = (state.clone(), caller.tenant.id);
+    let discard = async move {
+        let discarded = at.ports.store.discard_dead_letter(tenant, id).await?;
+        if discarded { Ok(Answer::empty(StatusCode::NO_CONTENT)) } else { Err(Problem::not_found(DeadLetter::KIND)) }
+    };
+    Ok(audit::change(&state, &caller, Change::new("dead_letter.discard", id), discard).await?.into_response())
 }

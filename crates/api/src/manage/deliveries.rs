@@ -25,7 +25,7 @@ use super::{
     },
 };
 use crate::{
-    auth::Tenant,
+    auth::{DeadLettersWrite, EventsRead},
     idempotency::Answer,
     json::Body,
     openapi::params::{AttemptParams, DeliveryParams, OfEventParams, PageParams, RangeParams},
@@ -135,15 +135,16 @@ fn in_flight() -> Problem {
     get, path = "/v1/deliveries", tag = "deliveries", operation_id = "listDeliveries",
     params(DeliveryParams, OfEventParams, RangeParams, PageParams),
     responses((status = 200, description = "One page.", body = List<DeliveryBody>)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+pub async fn list(State(state): State<AppState>, caller: EventsRead, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, ALL_FILTERS, false)?;
-    let mut filter = filter(&state, tenant.0, &query).await?;
+    let mut filter = filter(&state, caller.tenant.id, &query).await?;
     if filter.destination_id.is_none() && filter.event_id.is_none() {
         let range = Range { since: filter.since, until: filter.until }.bounded(&*state.ports.clock);
         (filter.since, filter.until) = (range.since, range.until);
     }
-    page(&state, tenant.0, &query, &filter).await
+    page(&state, caller.tenant.id, &query, &filter).await
 }
 
 /// Reads a delivery
@@ -151,9 +152,14 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     get, path = "/v1/deliveries/{id}", tag = "deliveries", operation_id = "getDelivery",
     params(("id" = String, Path, description = "Its id.")),
     responses((status = 200, description = "The delivery.", body = DeliveryBody)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let view = DeliveryView::find(&state, tenant.0, &name).await?;
+pub async fn get(
+    State(state): State<AppState>,
+    caller: EventsRead,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let view = DeliveryView::find(&state, caller.tenant.id, &name).await?;
     Ok(Answer::json(StatusCode::OK, &show(&state, view).await?)?.into_response())
 }
 
@@ -162,17 +168,19 @@ pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path
     get, path = "/v1/deliveries/{id}/attempts", tag = "deliveries", operation_id = "listDeliveryAttempts",
     params(("id" = String, Path, description = "Its id."), AttemptParams, RangeParams, PageParams),
     responses((status = 200, description = "One page.", body = List<AttemptBody>)),
+    security(("bearer" = ["events:read"])),
 )]
 pub async fn attempts(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: EventsRead,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let view = DeliveryView::find(&state, tenant.0, &name).await?;
+    let view = DeliveryView::find(&state, caller.tenant.id, &name).await?;
     let query = ListQuery::read(&body.parts, attempts::FILTERS, false)?;
-    let filter = AttemptFilter { delivery_id: Some(view.id), ..attempts::filter(&state, tenant.0, &query).await? };
-    attempts::page(&state, tenant.0, &query, &filter).await
+    let filter =
+        AttemptFilter { delivery_id: Some(view.id), ..attempts::filter(&state, caller.tenant.id, &query).await? };
+    attempts::page(&state, caller.tenant.id, &query, &filter).await
 }
 
 /// Retries a delivery
@@ -182,14 +190,15 @@ pub async fn attempts(
     post, path = "/v1/deliveries/{id}/retry", tag = "deliveries", operation_id = "retryDelivery",
     params(("id" = String, Path, description = "Its id.")),
     responses((status = 202, description = "The delivery, or the new one that sends it again.", body = DeliveryBody)),
+    security(("bearer" = ["dead_letters:write"])),
 )]
 pub async fn retry(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DeadLettersWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, |state, tenant, view: DeliveryView| async move {
+    post::act(state, caller.0, "delivery.retry", name, body, |state, tenant, view: DeliveryView| async move {
         if !view.state.is_final() {
             let held = claim(&state, &view).await?;
             release(&state, held).await;
@@ -207,14 +216,15 @@ pub async fn retry(
     post, path = "/v1/deliveries/{id}/cancel", tag = "deliveries", operation_id = "cancelDelivery",
     params(("id" = String, Path, description = "Its id.")),
     responses((status = 200, description = "The delivery, cancelled.", body = DeliveryBody)),
+    security(("bearer" = ["dead_letters:write"])),
 )]
 pub async fn cancel(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DeadLettersWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, |state, tenant, view: DeliveryView| async move {
+    post::act(state, caller.0, "delivery.cancel", name, body, |state, tenant, view: DeliveryView| async move {
         let cancelled = cancel_claimed(&state, tenant, view).await?;
         Answer::json(StatusCode::OK, &show(&state, cancelled).await?)
     })

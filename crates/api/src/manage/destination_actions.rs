@@ -20,7 +20,13 @@ use super::{
         destination::{DestinationBody, SecretBody},
     },
 };
-use crate::{auth::Tenant, idempotency::Answer, json::Body, problem::Problem, state::AppState};
+use crate::{
+    auth::{Caller, DestinationsWrite},
+    idempotency::Answer,
+    json::Body,
+    problem::Problem,
+    state::AppState,
+};
 
 /// The type of the event that a test sends. Producers cannot post it.
 const PING: &str = "signalpost.ping";
@@ -32,14 +38,15 @@ const PING: &str = "signalpost.ping";
     post, path = "/v1/destinations/{id}/pause", tag = "destinations", operation_id = "pauseDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn pause(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    set_paused(state, tenant, name, body, true).await
+    set_paused(state, caller.0, name, body, true).await
 }
 
 /// Resumes a destination
@@ -49,24 +56,26 @@ pub async fn pause(
     post, path = "/v1/destinations/{id}/resume", tag = "destinations", operation_id = "resumeDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn resume(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    set_paused(state, tenant, name, body, false).await
+    set_paused(state, caller.0, name, body, false).await
 }
 
 async fn set_paused(
     state: AppState,
-    tenant: Tenant,
+    caller: Caller,
     name: String,
     body: Body,
     paused: bool,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, move |state, tenant, destination: Destination| async move {
+    let action = if paused { "destination.pause" } else { "destination.resume" };
+    post::act(state, caller, action, name, body, move |state, tenant, destination: Destination| async move {
         let changed = state.ports.store.set_paused(tenant, destination.id, paused).await?;
         let changed = changed.ok_or_else(|| Problem::not_found(Destination::KIND))?;
         Answer::json(StatusCode::OK, &DestinationBody::new(&changed))
@@ -79,13 +88,14 @@ async fn set_paused(
     get, path = "/v1/destinations/{id}/secret", tag = "destinations", operation_id = "getDestinationSecret",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 200, description = "The secret.", body = SecretBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn secret(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let destination = Destination::find(&state, tenant.0, &name).await?;
+    let destination = Destination::find(&state, caller.tenant.id, &name).await?;
     let secrets = open(&state, &destination)?;
     let body = SecretBody { secret: secrets.current.reveal().to_owned(), previous: Vec::new() };
     Ok(Answer::json(StatusCode::OK, &body)?.into_response())
@@ -99,14 +109,15 @@ pub async fn secret(
     post, path = "/v1/destinations/{id}/test", tag = "destinations", operation_id = "testDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 200, description = "The attempt.", body = AttemptBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn test(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, |state, tenant, destination: Destination| async move {
+    post::act(state, caller.0, "destination.test", name, body, |state, tenant, destination: Destination| async move {
         Answer::json(StatusCode::OK, &ping(&state, tenant, &destination).await)
     })
     .await

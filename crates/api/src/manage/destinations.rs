@@ -1,5 +1,7 @@
 //! `/v1/destinations`: create, read, change, delete.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State},
     response::{IntoResponse as _, Response},
@@ -7,24 +9,27 @@ use axum::{
 use http::StatusCode;
 use serde_json::{Map, Value};
 use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationSecrets, DestinationSpec, DestinationState, Kept, TenantId,
+    CircuitRecord, Destination, DestinationId, DestinationSecrets, DestinationSpec, DestinationState, Kept, Tenant,
+    TenantId,
 };
 use signalpost_store::manage::{Created, DestinationUpdate};
 
 use super::{
-    destination::{self, Draft, patch as merge_patch},
+    destination::{self, DestinationDefaults, Draft, patch as merge_patch},
     named::Named as _,
     post,
     views::destination::{DestinationBody, DestinationInput, DestinationPatch},
 };
 use crate::{
-    auth::Tenant,
+    audit::{self, Change},
+    auth::{DestinationsRead, DestinationsWrite},
     events::rules,
     idempotency::Answer,
     json::Body,
     openapi::params::PageParams,
     page::{List, ListQuery},
     problem::{Code, Problem},
+    quota,
     state::AppState,
 };
 
@@ -36,21 +41,24 @@ const TRIES: usize = 10;
     post, path = "/v1/destinations", tag = "destinations", operation_id = "createDestination",
     request_body = DestinationInput,
     responses((status = 201, description = "The destination, with its secret.", body = DestinationBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
-pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
-        let draft = read_whole(&at, input.object()?)?;
+pub async fn create(State(state): State<AppState>, caller: DestinationsWrite, body: Body) -> Result<Response, Problem> {
+    let (at, by) = (state.clone(), caller.0.clone());
+    post::once(&state, &caller, body, |input| async move {
+        let draft = read_whole(&at, &by.tenant, input.object()?)?;
         check_resolved(&at, &draft.spec).await?;
-        match insert(&at, tenant.0, draft).await? {
-            (Created::Yes, destination) => {
-                let secrets = open(&at, &destination)?;
-                Answer::created(place(&destination), &DestinationBody::with_secret(&destination, &secrets.current))
+        quota::check_destinations(&at, &by.tenant).await?;
+        let (within, tenant) = (at.clone(), by.tenant.id);
+        audit::change(&at, &by, Change::new("destination.create", ""), async move {
+            match insert(&within, tenant, draft).await? {
+                (Created::Yes, destination) => created(&within, &destination),
+                (Created::UidTaken(by), _) => {
+                    Err(Problem::new(Code::UidTaken, format!("The destination {by} has this uid.")))
+                }
             }
-            (Created::UidTaken(by), _) => {
-                Err(Problem::new(Code::UidTaken, format!("The destination {by} has this uid.")))
-            }
-        }
+        })
+        .await
     })
     .await
 }
@@ -59,10 +67,11 @@ pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -
 #[utoipa::path(
     get, path = "/v1/destinations", tag = "destinations", operation_id = "listDestinations", params(PageParams),
     responses((status = 200, description = "One page.", body = List<DestinationBody>)),
+    security(("bearer" = ["destinations:read"])),
 )]
-pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+pub async fn list(State(state): State<AppState>, caller: DestinationsRead, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, &[], false)?;
-    let found = state.ports.store.list_destinations(tenant.0, query.page()?).await?;
+    let found = state.ports.store.list_destinations(caller.tenant.id, query.page()?).await?;
     let list = query.list(found, |destination| destination.id, |destination| DestinationBody::new(&destination));
     Ok(Answer::json(StatusCode::OK, &list)?.into_response())
 }
@@ -72,10 +81,15 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     get, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "getDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 200, description = "The destination.", body = DestinationBody)),
+    security(("bearer" = ["destinations:read"])),
 )]
-pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let destination = Destination::find(&state, tenant.0, &name).await?;
-    show(&destination)
+pub async fn get(
+    State(state): State<AppState>,
+    caller: DestinationsRead,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let destination = Destination::find(&state, caller.tenant.id, &name).await?;
+    Ok(show(&destination)?.into_response())
 }
 
 /// Creates or replaces a destination by its uid
@@ -89,36 +103,50 @@ pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path
         (status = 200, description = "It was there and is replaced.", body = DestinationBody),
         (status = 201, description = "It is created: with its secret.", body = DestinationBody),
     ),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn put(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
     rules::uid(&name).map_err(|error| Problem::invalid_at("/uid", error))?;
-    let mut draft = read_whole(&state, body.json().await?.object()?)?;
+    let mut draft = read_whole(&state, &caller.tenant, body.json().await?.object()?)?;
     if draft.uid.replace(name.clone()).is_some_and(|given| given != name) {
         return Err(Problem::invalid_at("/uid", "must be the uid in the path"));
     }
     check_resolved(&state, &draft.spec).await?;
+    let tenant = caller.tenant.id;
+    let change = match state.ports.store.destination_by_uid(tenant, &name).await? {
+        Some(current) => Change::new("destination.replace", current.id).before(&current.shown()),
+        None => {
+            quota::check_destinations(&state, &caller.tenant).await?;
+            Change::new("destination.create", "")
+        }
+    };
+    let at = state.clone();
+    let put = async move { create_or_replace(&at, tenant, &name, &draft).await };
+    Ok(audit::change(&state, &caller, change, put).await?.into_response())
+}
+
+async fn create_or_replace(state: &AppState, tenant: TenantId, uid: &str, draft: &Draft) -> Result<Answer, Problem> {
     for _ in 0..TRIES {
-        match state.ports.store.destination_by_uid(tenant.0, &name).await? {
+        match state.ports.store.destination_by_uid(tenant, uid).await? {
             Some(current) => {
-                let before = open(&state, &current)?;
+                let before = open(state, &current)?;
                 let mut secrets = before.clone();
                 secrets.headers.clone_from(&draft.headers);
                 if let Some(secret) = &draft.secret {
                     secrets.current = secret.clone();
                 }
-                if let Some(destination) = replace(&state, &current, &draft.spec, &before, &secrets).await? {
+                if let Some(destination) = replace(state, &current, &draft.spec, &before, &secrets).await? {
                     return show(&destination);
                 }
             }
             None => {
-                if let (Created::Yes, destination) = insert(&state, tenant.0, draft.clone()).await? {
-                    let body = DestinationBody::with_secret(&destination, &open(&state, &destination)?.current);
-                    return Ok(Answer::created(place(&destination), &body)?.into_response());
+                if let (Created::Yes, destination) = insert(state, tenant, draft.clone()).await? {
+                    return created(state, &destination);
                 }
             }
         }
@@ -135,26 +163,41 @@ pub async fn put(
         (DestinationPatch = "application/json"),
     )),
     responses((status = 200, description = "The destination as it is now.", body = DestinationBody)),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn patch(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let mut current = Destination::find(&state, tenant.0, &name).await?;
+    let current = Destination::find(&state, caller.tenant.id, &name).await?;
     let changes = body.json().await?.object()?;
+    let change = Change::new("destination.update", current.id).before(&current.shown());
+    let (at, tenant) = (state.clone(), Arc::clone(&caller.tenant));
+    let update = async move { merge(&at, &tenant, current, &changes).await };
+    Ok(audit::change(&state, &caller, change, update).await?.into_response())
+}
+
+async fn merge(
+    state: &AppState,
+    tenant: &Tenant,
+    mut current: Destination,
+    changes: &Map<String, Value>,
+) -> Result<Answer, Problem> {
     for _ in 0..TRIES {
-        let before = open(&state, &current)?;
+        let before = open(state, &current)?;
         let mut document = merge_patch::document(&current, &before);
-        merge_patch::merge(&mut document, &changes);
+        merge_patch::merge(&mut document, changes);
+        DestinationDefaults::of(tenant).fill_nulls(&mut document);
         state.settings.manage.destination_defaults.fill_nulls(&mut document);
-        let draft = read(&state, &document, Some(&current))?;
+        let judged = changes.contains_key("url");
+        let draft = read(state, &document, (!judged).then_some(&current))?;
         if draft.uid != current.uid {
             return Err(Problem::invalid_at("/uid", "cannot be changed"));
         }
-        if draft.spec.url != current.spec.url {
-            check_resolved(&state, &draft.spec).await?;
+        if judged {
+            check_resolved(state, &draft.spec).await?;
         }
         let mut secrets = before.clone();
         secrets.headers = draft.headers;
@@ -163,10 +206,10 @@ pub async fn patch(
         } else if changes.contains_key("secret") {
             secrets.current = destination::make_secret(&*state.ports.entropy)?;
         }
-        if let Some(destination) = replace(&state, &current, &draft.spec, &before, &secrets).await? {
+        if let Some(destination) = replace(state, &current, &draft.spec, &before, &secrets).await? {
             return show(&destination);
         }
-        current = Destination::find(&state, tenant.0, &name).await?;
+        current = Destination::find(state, current.tenant_id, &current.id.to_string()).await?;
     }
     Err(contended())
 }
@@ -178,28 +221,36 @@ pub async fn patch(
     delete, path = "/v1/destinations/{id}", tag = "destinations", operation_id = "deleteDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),
     responses((status = 204, description = "It takes nothing any more.")),
+    security(("bearer" = ["destinations:write"])),
 )]
 pub async fn delete(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DestinationsWrite,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
-    let destination = Destination::find(&state, tenant.0, &name).await?;
-    if state.ports.store.delete_destination(tenant.0, destination.id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found(Destination::KIND))
-    }
+) -> Result<Response, Problem> {
+    let destination = Destination::find(&state, caller.tenant.id, &name).await?;
+    let change = Change::new("destination.delete", destination.id).before(&destination.shown());
+    let at = state.clone();
+    let delete = async move {
+        let deleted = at.ports.store.delete_destination(destination.tenant_id, destination.id).await?;
+        if deleted { Ok(Answer::empty(StatusCode::NO_CONTENT)) } else { Err(Problem::not_found(Destination::KIND)) }
+    };
+    Ok(audit::change(&state, &caller, change, delete).await?.into_response())
 }
 
-/// Reads a destination that stands by itself: what is absent takes the operator's default.
-fn read_whole(state: &AppState, mut document: Map<String, Value>) -> Result<Draft, Problem> {
+/// Reads a destination that stands by itself: what is absent takes the tenant's default, then the operator's.
+pub(super) fn read_whole(
+    state: &AppState,
+    tenant: &Tenant,
+    mut document: Map<String, Value>,
+) -> Result<Draft, Problem> {
+    DestinationDefaults::of(tenant).fill(&mut document);
     state.settings.manage.destination_defaults.fill(&mut document);
     read(state, &document, None)
 }
 
-/// Reads what the owner wrote. A URL that is `unchanged` was judged when it was set and is judged at every send; it does
-/// not stand in the way of another change.
+/// Reads what the owner wrote. The URL of `unchanged` was judged when it was set and is judged at every send; where it is
+/// not written again, it does not stand in the way of another change.
 fn read(state: &AppState, document: &Map<String, Value>, unchanged: Option<&Destination>) -> Result<Draft, Problem> {
     let egress = state.ports.sender.egress();
     destination::read(document, &|text| {
@@ -210,7 +261,7 @@ fn read(state: &AppState, document: &Map<String, Value>, unchanged: Option<&Dest
     })
 }
 
-async fn check_resolved(state: &AppState, spec: &DestinationSpec) -> Result<(), Problem> {
+pub(super) async fn check_resolved(state: &AppState, spec: &DestinationSpec) -> Result<(), Problem> {
     let egress = state.ports.sender.egress();
     let denied = |error: signalpost_sender::UrlDenied| Problem::invalid_at("/url", error.to_string());
     let url = egress.check_url(&spec.url).map_err(denied)?;
@@ -218,6 +269,16 @@ async fn check_resolved(state: &AppState, spec: &DestinationSpec) -> Result<(), 
 }
 
 async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Created, Destination), Problem> {
+    let destination = make(state, tenant, draft).await?;
+    let store = &state.ports.store;
+    let created = store.create_destination(&destination).await?;
+    // Its times are the store's.
+    let stored = store.destination(tenant, destination.id).await?;
+    Ok((created, stored.unwrap_or(destination)))
+}
+
+/// A destination that is to be created.
+pub(super) async fn make(state: &AppState, tenant: TenantId, draft: Draft) -> Result<Destination, Problem> {
     let ports = &state.ports;
     let now = ports.clock.now();
     let secret = match draft.secret {
@@ -226,7 +287,7 @@ async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Cre
     };
     let secrets = DestinationSecrets { headers: draft.headers, ..DestinationSecrets::signing(secret) };
     let id = DestinationId::new(now, &*ports.entropy);
-    let destination = Destination {
+    Ok(Destination {
         id,
         tenant_id: tenant,
         uid: draft.uid,
@@ -238,11 +299,7 @@ async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Cre
         version: 1,
         created_at: now,
         updated_at: now,
-    };
-    let created = ports.store.create_destination(&destination).await?;
-    // Its times are the store's.
-    let stored = ports.store.destination(tenant, destination.id).await?;
-    Ok((created, stored.unwrap_or(destination)))
+    })
 }
 
 /// None: another change came between. A change of nothing is none.
@@ -291,6 +348,11 @@ fn place(destination: &Destination) -> String {
     format!("/v1/destinations/{}", destination.id)
 }
 
-fn show(destination: &Destination) -> Result<Response, Problem> {
-    Ok(Answer::json(StatusCode::OK, &DestinationBody::new(destination))?.into_response())
+fn show(destination: &Destination) -> Result<Answer, Problem> {
+    Answer::json(StatusCode::OK, &DestinationBody::new(destination))
+}
+
+fn created(state: &AppState, destination: &Destination) -> Result<Answer, Problem> {
+    let body = DestinationBody::with_secret(destination, &open(state, destination)?.current);
+    Ok(Answer::created(place(destination), &body)?.with_secret())
 }

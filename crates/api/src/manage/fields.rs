@@ -81,6 +81,16 @@ impl<'a> Fields<'a> {
         self.members.contains_key(name)
     }
 
+    /// Whether it is not there, or `null`.
+    pub fn is_absent(&self, name: &str) -> bool {
+        self.members.get(name).is_none_or(Value::is_null)
+    }
+
+    /// Takes these for known, without a look at them.
+    pub fn ask(&mut self, names: &[&'static str]) {
+        self.asked.extend(names);
+    }
+
     /// Whether it is there and `null`.
     pub fn is_null(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(Value::is_null)
@@ -219,6 +229,34 @@ impl<'a> Fields<'a> {
         let value = read(&mut fields);
         fields.finish(&[]);
         value
+    }
+
+    /// A list of so many objects, each read by `read`; those that it understood, with their places.
+    pub fn objects<T>(
+        &mut self,
+        name: &'static str,
+        count: RangeInclusive<usize>,
+        read: impl Fn(&mut Fields<'_>) -> Option<T>,
+    ) -> Option<Vec<(usize, T)>> {
+        let items = self.list(name, *count.end())?;
+        if items.len() < *count.start() {
+            self.wrong(name, format_args!("must have {} to {} items", count.start(), count.end()));
+            return None;
+        }
+        let list = self.pointer(name);
+        let mut all = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let pointer = child(&list, &index.to_string());
+            let Some(members) = item.as_object() else {
+                self.violations.add(pointer, format_args!("must be an object, not {}", kind(item)));
+                continue;
+            };
+            let mut fields = Fields::new(members, pointer, self.violations);
+            let value = read(&mut fields);
+            fields.finish(&[]);
+            all.extend(value.map(|value| (index, value)));
+        }
+        Some(all)
     }
 
     /// Notes every member that was not asked for.

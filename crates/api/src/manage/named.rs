@@ -3,18 +3,28 @@
 
 use std::future::Future;
 
+use serde_json::{Value, json};
 use signalpost_core::{DeliveryId, Destination, DestinationId, EventId, ReplayId, TenantId};
 use signalpost_store::{
     manage::ReplayJob,
     read::{DeadLetter, DeliveryView},
 };
 
+use super::views::{destination::DestinationBody, replay::ReplayBody};
 use crate::{events::rules, problem::Problem, state::AppState};
 
 /// Something that a path can name.
 pub trait Named: Sized + Send {
     /// What people call it.
     const KIND: &'static str;
+
+    /// Its id.
+    fn id(&self) -> String;
+
+    /// How it is, without secrets; what the audit log keeps of it before a change. Null where that says little.
+    fn shown(&self) -> Value {
+        Value::Null
+    }
 
     /// Looks for it.
     fn look(
@@ -35,6 +45,14 @@ pub trait Named: Sized + Send {
 impl Named for DeliveryView {
     const KIND: &'static str = "delivery";
 
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn shown(&self) -> Value {
+        json!({"status": self.state.status(self.attempts), "attempts": self.attempts})
+    }
+
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         let Ok(id) = name.parse::<DeliveryId>() else { return Ok(None) };
         Ok(state.ports.store.delivery(tenant, id).await?)
@@ -43,6 +61,10 @@ impl Named for DeliveryView {
 
 impl Named for DeadLetter {
     const KIND: &'static str = "dead letter";
+
+    fn id(&self) -> String {
+        self.delivery_id.to_string()
+    }
 
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         let Ok(id) = name.parse::<DeliveryId>() else { return Ok(None) };
@@ -53,6 +75,14 @@ impl Named for DeadLetter {
 impl Named for ReplayJob {
     const KIND: &'static str = "replay";
 
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn shown(&self) -> Value {
+        serde_json::to_value(ReplayBody::from(self)).unwrap_or_default()
+    }
+
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         let Ok(id) = name.parse::<ReplayId>() else { return Ok(None) };
         Ok(state.ports.store.replay(tenant, id).await?)
@@ -61,6 +91,14 @@ impl Named for ReplayJob {
 
 impl Named for Destination {
     const KIND: &'static str = "destination";
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn shown(&self) -> Value {
+        serde_json::to_value(DestinationBody::new(self)).unwrap_or_default()
+    }
 
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         let store = &state.ports.store;
@@ -75,6 +113,10 @@ impl Named for Destination {
 /// An event, by its id or by its producer's; the newest of those.
 impl Named for EventId {
     const KIND: &'static str = "event";
+
+    fn id(&self) -> String {
+        self.to_string()
+    }
 
     async fn look(state: &AppState, tenant: TenantId, name: &str) -> Result<Option<Self>, Problem> {
         let store = &state.ports.store;

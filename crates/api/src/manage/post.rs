@@ -13,7 +13,8 @@ use super::{
     named::Named,
 };
 use crate::{
-    auth::Tenant,
+    audit::{self, Change},
+    auth::Caller,
     idempotency::{self, Answer},
     json::{self, Body, Document},
     problem::Problem,
@@ -67,7 +68,7 @@ impl Input {
 /// Those of the work, and those of the key.
 pub async fn once<F>(
     state: &AppState,
-    Tenant(tenant): Tenant,
+    caller: &Caller,
     body: Body,
     work: impl FnOnce(Input) -> F,
 ) -> Result<Response, Problem>
@@ -82,17 +83,18 @@ where
         // Nothing is done with a body that is not there; only the path may be judged before it.
         return work(Input { bytes, is_json }).await.map(IntoResponse::into_response);
     };
-    let destination = destination(&content);
-    idempotency::run(state, tenant, &headers, &path, destination, &content, || work(Input { bytes, is_json })).await
+    let scope = idempotency::scope(&path, destination(&content));
+    idempotency::run(state, caller.tenant.id, &headers, &path, scope, &content, || work(Input { bytes, is_json })).await
 }
 
-/// Does to what the path names what needs no body: [`once`].
+/// Does to what the path names what needs no body: [`once`], and with an entry in the audit log under the name `action`.
 ///
 /// # Errors
 /// 404; those of the work, and those of the key.
 pub async fn act<T, F>(
     state: AppState,
-    tenant: Tenant,
+    caller: Caller,
+    action: &'static str,
     name: String,
     body: Body,
     work: impl FnOnce(AppState, TenantId, T) -> F + Send + 'static,
@@ -101,11 +103,12 @@ where
     T: Named,
     F: Future<Output = Result<Answer, Problem>> + Send + 'static,
 {
-    let at = state.clone();
-    once(&state, tenant, body, |input| async move {
-        let found = T::find(&at, tenant.0, &name).await?;
+    let (at, by) = (state.clone(), caller.clone());
+    once(&state, &caller, body, |input| async move {
+        let found = T::find(&at, by.tenant.id, &name).await?;
         input.nothing()?;
-        work(at, tenant.0, found).await
+        let change = Change::new(action, found.id()).before(&found.shown());
+        audit::change(&at, &by, change, work(at.clone(), by.tenant.id, found)).await
     })
     .await
 }

@@ -1,5 +1,7 @@
 //! `/v1/replays`: jobs that send past deliveries again.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{Path, State},
     response::{IntoResponse as _, Response},
@@ -17,7 +19,8 @@ use super::{
     views::replay::{DryRun, ReplayAnswer, ReplayBody, ReplayInput},
 };
 use crate::{
-    auth::Tenant,
+    audit::{self, Change},
+    auth::{DeadLettersWrite, EventsRead},
     idempotency::Answer,
     json::Body,
     openapi::params::PageParams,
@@ -91,24 +94,26 @@ fn read(members: &Map<String, Value>) -> Result<Wanted, Problem> {
     post, path = "/v1/replays", tag = "replays", operation_id = "createReplay",
     request_body = ReplayInput,
     responses((status = 202, description = "The job; with `dry_run` only what it would match.", body = ReplayAnswer)),
+    security(("bearer" = ["dead_letters:write"])),
 )]
-pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
-    let at = state.clone();
-    post::once(&state, tenant, body, |input| async move {
+pub async fn create(State(state): State<AppState>, caller: DeadLettersWrite, body: Body) -> Result<Response, Problem> {
+    let (at, by) = (state.clone(), caller.0.clone());
+    post::once(&state, &caller, body, |input| async move {
+        let tenant = by.tenant.id;
         let Wanted { destination, mut selection, rate_per_second, dry_run } = read(&input.object()?)?;
         if let Some(name) = destination {
-            selection.destination_id = Some(Destination::find(&at, tenant.0, &name).await?.id);
+            selection.destination_id = Some(Destination::find(&at, tenant, &name).await?.id);
         }
         let ports = &at.ports;
         if dry_run {
-            let matched = ports.store.count_replay(tenant.0, &selection, at.settings.manage.dry_run_most).await?;
+            let matched = ports.store.count_replay(tenant, &selection, at.settings.manage.dry_run_most).await?;
             let body = ReplayAnswer::DryRun(DryRun { dry_run, state: ReplayState::Completed, matched, replayed: 0 });
             return Answer::json(StatusCode::ACCEPTED, &body);
         }
         let now = ports.clock.now();
         let job = ReplayJob {
             id: ReplayId::new(now, &*ports.entropy),
-            tenant_id: tenant.0,
+            tenant_id: tenant,
             selection,
             rate_per_second,
             state: ReplayState::Running,
@@ -117,8 +122,12 @@ pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -
             created_at: now,
             finished_at: None,
         };
-        ports.store.create_replay(&job).await?;
-        Answer::json(StatusCode::ACCEPTED, &ReplayAnswer::Job(ReplayBody::from(&job)))
+        let store = Arc::clone(&ports.store);
+        audit::change(&at, &by, Change::new("replay.create", job.id), async move {
+            store.create_replay(&job).await?;
+            Answer::json(StatusCode::ACCEPTED, &ReplayAnswer::Job(ReplayBody::from(&job)))
+        })
+        .await
     })
     .await
 }
@@ -127,10 +136,11 @@ pub async fn create(State(state): State<AppState>, tenant: Tenant, body: Body) -
 #[utoipa::path(
     get, path = "/v1/replays", tag = "replays", operation_id = "listReplays", params(PageParams),
     responses((status = 200, description = "One page.", body = List<ReplayBody>)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> Result<Response, Problem> {
+pub async fn list(State(state): State<AppState>, caller: EventsRead, body: Body) -> Result<Response, Problem> {
     let query = ListQuery::read(&body.parts, &[], false)?;
-    let found = state.ports.store.list_replays(tenant.0, query.page()?).await?;
+    let found = state.ports.store.list_replays(caller.tenant.id, query.page()?).await?;
     let list = query.list(found, |job| job.id, |job| ReplayBody::from(&job));
     Ok(Answer::json(StatusCode::OK, &list)?.into_response())
 }
@@ -140,9 +150,14 @@ pub async fn list(State(state): State<AppState>, tenant: Tenant, body: Body) -> 
     get, path = "/v1/replays/{id}", tag = "replays", operation_id = "getReplay",
     params(("id" = String, Path, description = "Its id.")),
     responses((status = 200, description = "The job.", body = ReplayBody)),
+    security(("bearer" = ["events:read"])),
 )]
-pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path<String>) -> Result<Response, Problem> {
-    let job = ReplayJob::find(&state, tenant.0, &name).await?;
+pub async fn get(
+    State(state): State<AppState>,
+    caller: EventsRead,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    let job = ReplayJob::find(&state, caller.tenant.id, &name).await?;
     Ok(Answer::json(StatusCode::OK, &ReplayBody::from(&job))?.into_response())
 }
 
@@ -153,14 +168,15 @@ pub async fn get(State(state): State<AppState>, tenant: Tenant, Path(name): Path
     post, path = "/v1/replays/{id}/cancel", tag = "replays", operation_id = "cancelReplay",
     params(("id" = String, Path, description = "Its id.")),
     responses((status = 200, description = "The job as it is now.", body = ReplayBody)),
+    security(("bearer" = ["dead_letters:write"])),
 )]
 pub async fn cancel(
     State(state): State<AppState>,
-    tenant: Tenant,
+    caller: DeadLettersWrite,
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Response, Problem> {
-    post::act(state, tenant, name, body, |state, tenant, job: ReplayJob| async move {
+    post::act(state, caller.0, "replay.cancel", name, body, |state, tenant, job: ReplayJob| async move {
         let job = state.ports.store.cancel_replay(tenant, job.id).await?;
         let job = job.ok_or_else(|| Problem::not_found(ReplayJob::KIND))?;
         Answer::json(StatusCode::OK, &ReplayBody::from(&job))

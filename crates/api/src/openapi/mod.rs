@@ -44,7 +44,9 @@ Every POST takes an `Idempotency-Key`: a repetition gets the first answer, with 
 `duplicate: true` in it and the header `Idempotency-Replayed: true`. 503 \
 means that the outcome is unknown: send it again with the key.
 
-A key comes in `Authorization: Bearer <key>` or in `X-Api-Key: <key>`. An operator's key acts in the tenant `default`, or in the one that the header `Signalpost-Tenant` names.";
+A key comes in `Authorization: Bearer <key>` or in `X-Api-Key: <key>`. A tenant's key (`sp_…`) acts in its tenant, within its scopes: what an \
+operation asks for stands with its security. An operator's key has all scopes, and acts in the tenant `default`, or in the one that the header \
+`Signalpost-Tenant` names.";
 
 const TAGS: [(&str, &str); 7] = [
     ("events", "What producers post, and what became of it."),
@@ -104,18 +106,28 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
     if is_post {
         parameters.push(RefOr::Ref(Ref::new("#/components/parameters/IdempotencyKey")));
     }
-    parameters.push(RefOr::Ref(Ref::new("#/components/parameters/Tenant")));
+    let scope = scope(operation.security.as_deref());
+    let parameters = operation.parameters.get_or_insert_default();
+    if scope.is_some() {
+        parameters.push(RefOr::Ref(Ref::new("#/components/parameters/Tenant")));
+    }
     operation.security = Some(vec![
-        SecurityRequirement::new::<_, _, String>("bearer", []),
-        SecurityRequirement::new::<_, _, String>("apiKey", []),
+        SecurityRequirement::new("bearer", scope.as_slice()),
+        SecurityRequirement::new("apiKey", scope.as_slice()),
     ]);
+    let forbidden = match &scope {
+        Some(scope) => format!("The key has not the scope `{scope}`."),
+        None => "The key is not an operator's.".to_owned(),
+    };
+    let takes_events = is_post && matches!(path, "/v1/events" | "/v1/events/batch");
     for (applies, status, text) in [
         (
             is_list || takes_body || path.contains('{'),
             "400",
             "The query is bad, the path cannot be read, or the body is not JSON.",
         ),
-        (true, "401", "The key is missing or not known."),
+        (true, "401", "The key is missing, not known, or has expired."),
+        (true, "403", forbidden.as_str()),
         (true, "404", "There is no such thing, or it is another tenant's; or there is no such tenant."),
         (
             path.ends_with("/cancel") && path.contains("deliveries"),
@@ -128,6 +140,7 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
         (takes_body, "408", "The body did not arrive in time."),
         (takes_body, "413", "The body is too large."),
         (takes_body, "415", "The content type is not one that is taken here."),
+        (takes_events, "429", "The tenant's quota of events per second is used up; see `Retry-After`."),
         (takes_body, "422", "The body breaks a rule; or the key was used with another body (`idempotency_mismatch`)."),
         (true, "500", "A bug of ours."),
         (true, "503", "Unavailable: the outcome is not known. `Retry-After` tells when to ask again."),
@@ -153,13 +166,19 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
         let (name, text, of_type) = match status.as_str() {
             "201" => ("Location", "The path of what was created.", Type::String),
             "405" => ("Allow", "The methods that this address knows.", Type::String),
-            "503" => ("Retry-After", "In seconds.", Type::Integer),
+            "429" | "503" => ("Retry-After", "In seconds.", Type::Integer),
             _ => continue,
         };
         let mut described = Header::new(ObjectBuilder::new().schema_type(of_type).build());
         described.description = Some(text.to_owned());
         response.headers.insert(name.to_owned(), RefOr::T(described));
     }
+}
+
+/// The scope that a route asks for, as its own description has it; none: it is the operator's.
+fn scope(security: Option<&[SecurityRequirement]>) -> Option<String> {
+    let requirement = serde_json::to_value(security?.first()?).ok()?;
+    Some(requirement.get("bearer")?.get(0)?.as_str()?.to_owned())
 }
 
 fn named(parameter: &RefOr<Parameter>, name: &str) -> bool {

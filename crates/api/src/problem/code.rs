@@ -71,6 +71,8 @@ codes! {
         "The delivery has ended; what ended cannot be changed. It can be sent again with retry.";
     Gone CONFLICT "gone" "No longer there"
         "What would be sent again is gone: its destination is deleted, or its event is past its retention.";
+    SlugTaken CONFLICT "slug_taken" "slug is taken"
+        "Another tenant has this slug, or has one still: a tenant that is being deleted keeps its slug until all of it is gone.";
     PayloadTooLarge PAYLOAD_TOO_LARGE "payload_too_large" "Too large"
         "The body is larger than is allowed.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "Unsupported content type"
@@ -81,6 +83,8 @@ codes! {
         "This Idempotency-Key was used for another request. Use a new key for a new request.";
     UidConflict UNPROCESSABLE_ENTITY "uid_conflict" "uid was used with other content"
         "An event with this uid and source was accepted before, with other content.";
+    QuotaExceeded UNPROCESSABLE_ENTITY "quota_exceeded" "Quota is used up"
+        "A quota of the tenant does not allow this, and waiting does not help: delete destinations, send smaller batches, or ask the operator.";
     TooManyRequests TOO_MANY_REQUESTS "too_many_requests" "Too many requests"
         "A quota is used up for now; 'Retry-After' tells when to come again.";
     Internal INTERNAL_SERVER_ERROR "internal" "Internal error"

@@ -16,6 +16,8 @@ pub use page::explain;
 use serde::Serialize;
 use signalpost_store::StoreError;
 
+use crate::quota::RateLimit;
+
 /// The media type of problems.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -49,6 +51,8 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     /// In seconds.
     pub retry_after: Option<u32>,
+    /// Of [`Code::TooManyRequests`]: how the quota stands.
+    pub quota: Option<RateLimit>,
 }
 
 /// Its JSON.
@@ -80,7 +84,7 @@ pub struct ProblemBody {
 impl Problem {
     /// A problem with nothing but its text.
     pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, quota: None }
     }
 
     /// 422: these rules are broken.
@@ -151,6 +155,9 @@ impl Problem {
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(quota) = self.quota {
+            quota.write(headers);
         }
         if self.code == Code::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"signalpost\""));

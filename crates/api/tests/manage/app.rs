@@ -11,7 +11,7 @@ use signalpost_api::{Api, Ports, Settings};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
     AttemptOutcome, Clock, DeadReason, DeliveryId, DestinationId, Entropy, Event, EventId, EventMeta, Guarantee,
-    OutboxId, TenantId, Timestamp,
+    OutboxId, Secret, TenantId, Timestamp,
 };
 use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy};
@@ -101,7 +101,7 @@ impl App {
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = SqliteStore::open(folder.path(), Arc::clone(&as_clock), Arc::clone(&entropy)).unwrap();
         let limits = Arc::new(LocalLimits::new(Arc::clone(&as_clock)));
-        let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], require_https: true };
+        let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..EgressPolicy::public_only() };
         let vault = Arc::new(KeyRing::parse(KeyRing::generate("test", &*entropy).reveal()).unwrap());
         let settings_of_sender = SenderSettings::new(egress, Arc::clone(&as_clock), Arc::clone(&entropy), vault);
         let sender = Sender::new(settings_of_sender).unwrap();
@@ -114,7 +114,7 @@ impl App {
             clock: as_clock,
             entropy,
         };
-        let settings = Settings { operator_keys: vec![KEY.to_owned()], ..settings };
+        let settings = Settings { operator_keys: vec![Secret::new(KEY)], ..settings };
         let shutdown = Shutdown::new();
         let api = Api::start(ports, settings, shutdown.clone());
         Self { router: api.router(), store, bus, limits, clock, shutdown, api, folder }

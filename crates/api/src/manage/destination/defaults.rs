@@ -4,6 +4,7 @@
 //! also what judges them at the start. `rate_limit: null` is no gap to fill: it says that there is no limit.
 
 use serde_json::{Map, Value};
+use signalpost_core::Tenant;
 
 use super::{circuit, retry};
 use crate::problem::FieldError;
@@ -45,6 +46,11 @@ impl DestinationDefaults {
             errors.extend(problem.errors);
         }
         if errors.is_empty() { Ok(Self(members)) } else { Err(BadDefaults(errors)) }
+    }
+
+    /// Those of a tenant, which were judged when they were set.
+    pub fn of(tenant: &Tenant) -> Self {
+        Self(tenant.spec.destination_defaults.clone())
     }
 
     /// Fills what is absent or null; of create and PUT.

@@ -1,12 +1,13 @@
 //! What may be said of a destination, and what it means: create, PUT and PATCH are all a JSON document that
-//! [`read`] turns into a [`Draft`], or into everything that is wrong with it.
-//!
-//! Fields of later versions (`signatures`, `auth`) are not known yet and are refused as such.
+//! [`read`] turns into a [`Draft`], or into everything that is wrong with it. [`secrets`] tells what of it is secret from then on.
 
+pub mod auth;
 pub mod circuit;
 mod defaults;
 pub mod patch;
 pub mod retry;
+pub mod secrets;
+pub mod signatures;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,13 +17,13 @@ use std::{
 pub use defaults::{BadDefaults, DestinationDefaults};
 use serde_json::{Map, Value};
 use signalpost_core::{
-    DestinationSpec, Entropy,
+    DestinationSpec,
     destination::{BodyFormat, DisableAfter, Guarantee, Method, RateLimit, default_max_in_flight, default_timeout_ms},
     ordering::{OnDead, Ordering, OrderingMode, check_pointer, default_key_from},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
-    secret::Secret,
-    signature::default_signatures,
+    secret::{Auth, Secret},
+    signature::SignatureScheme,
 };
 
 use super::fields::{Fields, Violations, check_text};
@@ -32,6 +33,8 @@ use crate::{events::rules, json::child, problem::Problem};
 pub const MAX_URL: usize = 4096;
 /// The most headers of a destination.
 pub const MAX_HEADERS: usize = 100;
+/// The most bytes of a destination's headers, names and values: what servers commonly accept of one request.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The longest value of a header or of an entry of `metadata`.
 pub const MAX_VALUE: usize = 4096;
 /// The most entries of `metadata`.
@@ -47,8 +50,10 @@ const READ_ONLY: &[&str] = &["id", "state", "disabled_reason", "circuit_state", 
 pub struct Draft {
     /// Its own id, where it gave one.
     pub uid: Option<String>,
-    /// The secret, where it gave one.
+    /// The secret, where it gave one; it can sign with `spec.signatures`.
     pub secret: Option<Secret>,
+    /// Its credentials, where it said something of them: `Some(None)` where there shall be none.
+    pub auth: Option<Option<Auth>>,
     /// The values of further headers.
     pub headers: BTreeMap<String, Secret>,
     /// All else.
@@ -66,16 +71,22 @@ pub fn read(
     let mut violations = Violations::default();
     let mut fields = Fields::new(document, "", &mut violations);
     let uid = fields.parsed("uid", |text| rules::uid(text).map(|()| text.to_owned()));
-    let secret = fields.parsed("secret", |text| signalpost_signing::Secret::parse(text).map(|_| Secret::new(text)));
     let headers = read_headers(&mut fields);
-    let spec = read_spec(&mut fields, headers.keys().cloned().collect(), check_url);
+    let header_names: BTreeSet<String> = headers.keys().cloned().collect();
+    let signatures = signatures::read(&mut fields, &header_names);
+    let secret = fields.parsed("secret", |text| {
+        signalpost_sender::signatures::check(&signatures, text).map(|()| Secret::new(text))
+    });
+    let auth = auth::read(&mut fields, document);
+    let spec = read_spec(&mut fields, header_names, signatures, check_url);
     fields.finish(READ_ONLY);
-    violations.or(Draft { uid, secret, headers, spec })
+    violations.or(Draft { uid, secret, auth, headers, spec })
 }
 
 fn read_spec(
     fields: &mut Fields<'_>,
     header_names: BTreeSet<String>,
+    signatures: Vec<SignatureScheme>,
     check_url: &dyn Fn(&str) -> Result<String, String>,
 ) -> DestinationSpec {
     let name = fields.text("name", 0..=256).unwrap_or_default().to_owned();
@@ -114,7 +125,7 @@ fn read_spec(
         event_types,
         method,
         header_names,
-        signatures: default_signatures(),
+        signatures,
         body_format,
         timeout_ms: timeout_ms.unwrap_or_else(default_timeout_ms),
         rate_limit,
@@ -217,6 +228,9 @@ fn read_map(
 fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, Secret> {
     let headers = read_map(fields, "headers", MAX_HEADERS, |name, value| {
         check_text(value, 0..=MAX_VALUE)?;
+        if value == crate::audit::MASK {
+            return Err("stands for a value that is there already, and there is none".to_owned());
+        }
         signalpost_sender::headers::check(name, value).map_err(|error| error.to_string())
     });
     // Names of headers know no case, keys of JSON do.
@@ -231,18 +245,11 @@ fn read_headers(fields: &mut Fields<'_>) -> BTreeMap<String, Secret> {
     for (name, detail) in twice {
         fields.wrong_at(child(&pointer, &name), detail);
     }
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > MAX_HEADER_BYTES {
+        fields.wrong("headers", format_args!("may have at most {MAX_HEADER_BYTES} bytes, names and values"));
+    }
     headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
-}
-
-/// A new signing secret: 32 random bytes.
-///
-/// # Errors
-/// None: 32 bytes are a secret.
-pub fn make_secret(entropy: &dyn Entropy) -> Result<Secret, Problem> {
-    let mut bytes = [0; 32];
-    entropy.fill(&mut bytes);
-    let secret = signalpost_signing::Secret::from_bytes(&bytes).map_err(|error| Problem::internal(&error))?;
-    Ok(Secret::new(secret.reveal()))
 }
 
 #[cfg(test)]

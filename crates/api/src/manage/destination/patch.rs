@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use signalpost_core::{Destination, DestinationSecrets};
 
-/// What its owner sets of a destination, as the owner would write it. Without the secret.
+/// What its owner sets of a destination, as the owner would write it. Without the secret and `auth`, which stay where they are absent.
 pub fn document(destination: &Destination, secrets: &DestinationSecrets) -> Map<String, Value> {
     // A spec is plain data with string keys: it always becomes an object.
     let mut document = match serde_json::to_value(&destination.spec) {
@@ -12,7 +12,6 @@ pub fn document(destination: &Destination, secrets: &DestinationSecrets) -> Map<
         _ => Map::new(),
     };
     document.remove("header_names");
-    document.remove("signatures");
     let headers = secrets.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.reveal())));
     document.insert("headers".to_owned(), Value::Object(headers.collect()));
     if let Some(uid) = &destination.uid {
