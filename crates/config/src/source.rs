@@ -130,7 +130,7 @@ impl Source {
             let text = self.environment.get(&name)?.clone();
             Some(Found { name: format!("{PREFIX}{name}"), text })
         });
-        if let Some(found) = resolve(variables)? {
+        if let Some(found) = resolve(setting, variables)? {
             return Ok(Some(found));
         }
         let Some(file) = &self.file else { return Ok(None) };
@@ -144,7 +144,7 @@ impl Source {
                 None => Err(not_a_value(&name)),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        resolve(keys)
+        resolve(setting, keys)
     }
 
     /// Looks at every variable: one that is not known is an error, properties of Kafka are taken.
@@ -219,14 +219,14 @@ impl Source {
 }
 
 /// The one way in which a setting is given; of a secret's file, its content.
-fn resolve(found: impl IntoIterator<Item = Found>) -> Result<Option<Found>, ConfigError> {
+fn resolve(setting: &Setting, found: impl IntoIterator<Item = Found>) -> Result<Option<Found>, ConfigError> {
     let mut found = found.into_iter();
     let Some(one) = found.next() else { return Ok(None) };
     if let Some(other) = found.next() {
         return Err(ConfigError::Both { name: one.name, other: other.name });
     }
     let key = one.name.split(' ').next().unwrap_or_default();
-    if !key.to_uppercase().ends_with(FILE) {
+    if !setting.secret || !key.to_uppercase().ends_with(FILE) {
         return Ok(Some(one));
     }
     Ok(Some(Found { text: read_file(&one.name, Path::new(&one.text))?, name: one.name }))
@@ -255,7 +255,11 @@ fn text_of(value: &toml::Value) -> Option<String> {
         toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Boolean(truth) => Some(truth.to_string()),
         toml::Value::Array(items) => {
-            let items = items.iter().map(|item| item.as_str().filter(|text| !text.contains(',')));
+            let items = items.iter().map(|item| match item {
+                toml::Value::String(text) if !text.contains(',') => Some(text.clone()),
+                toml::Value::Integer(number) => Some(number.to_string()),
+                _ => None,
+            });
             Some(items.collect::<Option<Vec<_>>>()?.join(","))
         }
         toml::Value::Datetime(_) | toml::Value::Table(_) => None,
@@ -263,7 +267,7 @@ fn text_of(value: &toml::Value) -> Option<String> {
 }
 
 fn not_a_value(name: &str) -> ConfigError {
-    let problem = "must be a string, a number, true, false or a list of strings".to_owned();
+    let problem = "must be a string, a number, true, false or a list of strings or whole numbers".to_owned();
     ConfigError::Invalid { name: name.to_owned(), value: None, problem }
 }
 

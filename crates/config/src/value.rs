@@ -115,12 +115,13 @@ impl Value for PathBuf {
     }
 }
 
-/// The URL of a database or of Redis: secret, because it may hold a password.
+/// The URL of a database, of Redis or of a proxy: secret, because it may hold a password.
 impl Value for Secret {
     fn parse(text: &str, setting: &Setting) -> Result<Self, String> {
         let schemes: &[&str] = match setting.name {
             "DATABASE_URL" => &["postgres", "postgresql"],
             "REDIS_URL" => &["redis", "rediss"],
+            "EGRESS_PROXY" => &["http"],
             _ => return Ok(Self::new(text)),
         };
         url_of(text, schemes)?;
@@ -170,6 +171,14 @@ impl Value for Vec<IpNet> {
 
     fn parse(text: &str, _: &Setting) -> Result<Self, String> {
         items(text, "a list of CIDRs, e.g. 10.20.0.0/16,fd00::/8")
+    }
+}
+
+impl Value for Vec<u16> {
+    const EMPTY_IS_A_VALUE: bool = true;
+
+    fn parse(text: &str, _: &Setting) -> Result<Self, String> {
+        items(text, "a list of ports, e.g. 22,25,5432")
     }
 }
 

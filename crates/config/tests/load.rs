@@ -127,6 +127,9 @@ fn an_impossible_value_is_named_with_what_is_possible() {
         assert_eq!(error(&[(name, value)]), line);
     }
     assert!(error(&[("SIGNALPOST_EGRESS_ALLOW", "10.0.0.0/8,here")]).contains("`here`"));
+    assert!(error(&[("SIGNALPOST_EGRESS_DENY_PORTS", "22,70000")]).contains("`70000`"));
+    let proxy = error(&[("SIGNALPOST_EGRESS_PROXY", "socks5://joe:p4ssw0rd@proxy")]);
+    assert!(proxy.contains("http://") && !proxy.contains("p4ssw0rd"), "{proxy}");
     assert!(error(&[("SIGNALPOST_TRACE_SAMPLE_RATIO", "NaN")]).contains("from 0 to 1"));
 }
 
@@ -170,6 +173,24 @@ fn what_a_kind_needs_must_be_set() {
 fn an_empty_list_replaces_the_default() {
     let settings = load(Kind::Dev, &[("SIGNALPOST_EGRESS_ALLOW", "")]).unwrap();
     assert_eq!(settings.delivery.egress_allow, []);
+}
+
+#[test]
+fn what_deliveries_go_through_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("signalpost.toml");
+    let proxy = folder.path().join("proxy");
+    fs::write(&proxy, "http://joe:p4ssw0rd@proxy:3128\n").unwrap();
+    fs::write(&file, "egress_deny_ports = [22, 25]\negress_ca_file = \"/etc/ca.pem\"\n").unwrap();
+    let environment = [("SIGNALPOST_EGRESS_PROXY_FILE".to_owned(), proxy.to_str().unwrap().to_owned())];
+    let delivery = load_from(Kind::Standalone, Some(&file), environment).unwrap().delivery;
+    assert_eq!(delivery.egress_deny_ports, [22, 25]);
+    assert_eq!(delivery.egress_proxy.as_ref().unwrap().reveal(), "http://joe:p4ssw0rd@proxy:3128");
+    // No file of a secret: the setting is the path.
+    assert_eq!(delivery.egress_ca_file.as_deref().unwrap().to_str(), Some("/etc/ca.pem"));
+    assert!(!format!("{delivery:?}").contains("p4ssw0rd"));
+    let none = load(Kind::Standalone, &[("SIGNALPOST_EGRESS_DENY_PORTS", "")]).unwrap().delivery;
+    assert_eq!(none.egress_deny_ports, [0_u16; 0]);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn event() -> Event {
 }
 
 fn settings() -> SenderSettings {
-    let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], require_https: true };
+    let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..EgressPolicy::public_only() };
     let vault = Arc::new(KeyRing::parse("test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap());
     SenderSettings::new(egress, Arc::new(SystemClock::new()), Arc::new(SystemEntropy), vault)
 }
@@ -250,6 +250,69 @@ async fn of_a_huge_body_only_the_beginning_is_read() {
 }
 
 #[tokio::test]
+async fn a_body_is_kept_as_it_came() {
+    // The first bytes of what gzip makes of a gigabyte of zeros. Nobody asked for it, nobody unpacks it.
+    let packed = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\xec\xc1\x01\x0d\x00\x00";
+    let (seen, mut requests) = mpsc::unbounded_channel();
+    let address = serve(move |mut stream, _| {
+        let seen = seen.clone();
+        async move {
+            seen.send(read_request(&mut stream).await.0).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 16\r\n\r\n").await.unwrap();
+            stream.write_all(packed).await.unwrap();
+        }
+    })
+    .await;
+    let exchange = send(&sender(), &destination(&format!("http://{address}/"))).await;
+    assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None });
+    assert_eq!(&exchange.response_excerpt[..], packed);
+    assert!(!requests.recv().await.unwrap().contains("accept-encoding"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let reached = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&reached);
+    let inner = serve(move |mut stream, _| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move { reply(&mut stream).await }
+    })
+    .await;
+    let sender = sender();
+    for code in [301, 302, 303, 307, 308] {
+        let address = serve(move |mut stream, _| async move {
+            read_request(&mut stream).await;
+            let head = format!("HTTP/1.1 {code} Go\r\nlocation: http://{inner}/\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        })
+        .await;
+        let exchange = send(&sender, &destination(&format!("http://{address}/"))).await;
+        assert_eq!(exchange.answer, Answer::Status { code, retry_after: None });
+    }
+    assert_eq!(reached.load(Ordering::SeqCst), 0);
+    // The counter counts.
+    assert_eq!(send(&sender, &destination(&format!("http://{inner}/"))).await.status_code, Some(200));
+    assert_eq!(reached.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn headers_that_grow_too_large_are_not_sent() {
+    let address = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let mut destination = destination(&format!("http://{address}/"));
+    // 3.8 KiB as it is set, 90 KiB as it is sent.
+    let headers = [("x-grows".to_owned(), Secret::new("{event.uid}".repeat(350)))].into();
+    destination.secrets = Kept::Plain { secret: Secret::new(SECRET), headers };
+    let large = Event { uid: Some("u".repeat(256)), ..event() };
+    let delivery_id = DeliveryId::from_parts(AT, [3; 10]);
+    let outgoing = Outgoing { destination: &destination, event: &large, delivery_id, attempt: 1, at: AT };
+    let exchange = sender().send(&outgoing).await;
+    assert_eq!(exchange.answer, Answer::Unreachable);
+    assert_eq!(exchange.error.as_deref(), Some("the headers of the request are too large"));
+    let exchange = send(&sender(), &destination).await;
+    assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None }, "{:?}", exchange.error);
+}
+
+#[tokio::test]
 async fn headers_without_end_are_given_up() {
     let address = serve(|mut stream, _| async move {
         read_request(&mut stream).await;
@@ -366,9 +429,13 @@ async fn a_name_is_connected_to_where_the_guard_looked() {
     assert_eq!(*asked.lock().unwrap(), ["hooks.example"]);
 }
 
-/// A server with a certificate for `localhost`; gives the certificate.
-async fn serve_tls() -> (SocketAddr, rustls::pki_types::CertificateDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+fn trusting(pem: &str) -> ExtraRoots {
+    ExtraRoots::from_pem(pem.as_bytes()).unwrap()
+}
+
+/// A server with a certificate for this name; gives the certificate as PEM.
+async fn serve_tls(name: &str) -> (SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -376,7 +443,7 @@ async fn serve_tls() -> (SocketAddr, rustls::pki_types::CertificateDer<'static>)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let address = serve(move |stream, _| {
@@ -389,7 +456,7 @@ async fn serve_tls() -> (SocketAddr, rustls::pki_types::CertificateDer<'static>)
         }
     })
     .await;
-    (address, certificate)
+    (address, made.cert.pem())
 }
 
 async fn reply(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
@@ -400,15 +467,13 @@ async fn reply(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 
 #[tokio::test]
 async fn tls_is_checked_against_the_roots() {
-    let (address, certificate) = serve_tls().await;
+    let (address, certificate) = serve_tls("localhost").await;
     let localhost = destination(&format!("https://localhost:{}/", address.port()));
     let exchange = send(&sender(), &localhost).await;
     assert_eq!(exchange.error.as_deref(), Some("TLS: the certificate's issuer is not trusted"));
     assert_eq!(exchange.answer, Answer::Unreachable);
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let trusting = Sender::new(SenderSettings { roots: Some(Arc::new(roots)), ..settings() }).unwrap();
+    let trusting = Sender::new(SenderSettings { extra_roots: trusting(&certificate), ..settings() }).unwrap();
     assert_eq!(send(&trusting, &localhost).await.answer, Answer::Status { code: 200, retry_after: None });
     let by_address = destination(&format!("https://{address}/"));
     assert_eq!(send(&trusting, &by_address).await.error.as_deref(), Some("TLS: the certificate is for another name"));
@@ -422,3 +487,6 @@ async fn tls_is_checked_against_the_roots() {
     let exchange = send(&sender(), &destination(&format!("https://{plain}/"))).await;
     assert_eq!(exchange.error.as_deref(), Some("TLS: the server does not speak TLS"));
 }
+
+#[path = "proxy_tests.rs"]
+mod proxy;

@@ -20,6 +20,8 @@ pub struct EgressPolicy {
     pub allow: Vec<IpNet>,
     /// `http:` is only for what `allow` names.
     pub require_https: bool,
+    /// Ports that nothing is sent to, not even to what `allow` names.
+    pub deny_ports: Vec<u16>,
 }
 
 /// Why a URL is not allowed. The texts are for its owner and name no address but the one that he wrote.
@@ -48,8 +50,8 @@ pub enum UrlDenied {
     HttpsRequired,
 }
 
-/// Ports of other protocols: what browsers refuse (WHATWG Fetch, "bad port"), and data stores.
-const DENIED_PORTS: &[u16] = &[
+/// Ports of other protocols: what browsers refuse (WHATWG Fetch, "bad port"), data stores, and what controls a cluster.
+pub const DEFAULT_DENY_PORTS: &[u16] = &[
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
     110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 445, 465, 512, 513, 514, 515, 526, 530,
     531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1433, 1521, 1719, 1720, 1723, 2049, 2375,
@@ -57,10 +59,18 @@ const DENIED_PORTS: &[u16] = &[
     6679, 6697, 9042, 9092, 10080, 10250, 11211, 27017,
 ];
 
-/// Names of metadata services of clouds.
+/// Names of metadata services of clouds, and of this machine beside `localhost` (of `/etc/hosts` of common systems).
 const DENIED_NAMES: &[&str] = &[
+    "broadcasthost",
     "instance-data",
-    "instance-data.ec2.internal",
+    "ip6-localhost",
+    "ip6-loopback",
+    "localhost.localdomain",
+    "localhost4",
+    "localhost4.localdomain4",
+    "localhost6",
+    "localhost6.localdomain6",
+    "loopback",
     "metadata",
     "metadata.azure.com",
     "metadata.azure.internal",
@@ -77,8 +87,8 @@ pub(crate) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAdd
 
 impl EgressPolicy {
     /// The public internet over https, nothing else.
-    pub const fn public_only() -> Self {
-        Self { allow: Vec::new(), require_https: true }
+    pub fn public_only() -> Self {
+        Self { allow: Vec::new(), require_https: true, deny_ports: DEFAULT_DENY_PORTS.to_vec() }
     }
 
     /// Judges the text of a URL, and normalises it.
@@ -86,17 +96,23 @@ impl EgressPolicy {
     /// # Errors
     /// It is not allowed, whatever its name resolves to.
     pub fn check_url(&self, text: &str) -> Result<Url, UrlDenied> {
+        // `Url` drops line breaks and tabs wherever they stand. Nobody means to write them.
+        if text.chars().any(char::is_control) {
+            return Err(UrlDenied::Malformed);
+        }
         let url = Url::parse(text).map_err(|_| UrlDenied::Malformed)?;
         let plain = match url.scheme() {
             "https" => false,
             "http" => true,
             _ => return Err(UrlDenied::Scheme),
         };
-        if !url.username().is_empty() || url.password().is_some() {
+        // `Url` takes `https:host`, `https:///host`, `https:\\host` and `https://@host` for `https://host`.
+        let authority = authority(text).ok_or(UrlDenied::Malformed)?;
+        if authority.contains('@') {
             return Err(UrlDenied::Userinfo);
         }
         let port = url.port_or_known_default().unwrap_or_default();
-        if DENIED_PORTS.binary_search(&port).is_ok() {
+        if self.deny_ports.contains(&port) {
             return Err(UrlDenied::Port(port));
         }
         match url.host().ok_or(UrlDenied::Malformed)? {
@@ -140,10 +156,13 @@ impl EgressPolicy {
 
     fn check_name(&self, name: &str, plain: bool) -> Result<(), UrlDenied> {
         let name = bare(name);
-        if name.is_empty() {
+        // An empty label; `url` lets `127.0.0.1..` pass as a name.
+        if name.split('.').any(str::is_empty) {
             return Err(UrlDenied::Malformed);
         }
-        if DENIED_NAMES.binary_search(&name).is_ok() {
+        // EC2's name has the region inside: `instance-data.eu-west-1.compute.internal`.
+        let instance_data = name.starts_with("instance-data.") && name.ends_with(".internal");
+        if instance_data || DENIED_NAMES.binary_search(&name).is_ok() {
             return Err(UrlDenied::Name);
         }
         if is_localhost(name) {
@@ -162,6 +181,14 @@ impl EgressPolicy {
     }
 }
 
+/// What stands between `//` and the path. None: nothing, or it ends with a backslash, which not all take for a slash.
+fn authority(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once(':')?;
+    let rest = rest.strip_prefix("//")?;
+    let (authority, after) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
+    (!authority.is_empty() && !after.starts_with('\\')).then_some(authority)
+}
+
 /// Without the dot of a fully qualified name.
 fn bare(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
@@ -178,12 +205,12 @@ mod tests {
     use super::*;
 
     fn policy(allow: &[&str], require_https: bool) -> EgressPolicy {
-        EgressPolicy { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), require_https }
+        let allow = allow.iter().map(|net| net.parse().unwrap()).collect();
+        EgressPolicy { allow, require_https, ..EgressPolicy::public_only() }
     }
 
     #[test]
-    fn tables_are_sorted_for_the_search() {
-        assert!(DENIED_PORTS.is_sorted());
+    fn names_are_sorted_for_the_search() {
         assert!(DENIED_NAMES.is_sorted());
     }
 
@@ -252,6 +279,20 @@ mod tests {
             ("http://127.0.0.1:25/", Some(UrlDenied::Port(25))),
         ] {
             assert_eq!(policy.check_url(text).err(), denied, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ports_are_what_the_operator_says() {
+        let own = EgressPolicy { deny_ports: vec![80, 8443], ..policy(&["10.0.0.0/8"], false) };
+        for (text, denied) in [
+            ("https://example.com/", None),
+            ("https://example.com:22/", None),
+            ("https://example.com:8443/", Some(UrlDenied::Port(8443))),
+            ("http://example.com/", Some(UrlDenied::Port(80))),
+            ("https://10.0.0.1:80/", Some(UrlDenied::Port(80))),
+        ] {
+            assert_eq!(own.check_url(text).err(), denied, "{text}");
         }
     }
 

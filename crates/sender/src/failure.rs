@@ -7,7 +7,7 @@ use std::{error::Error, io};
 
 use rustls::{CertificateError, Error as TlsError};
 
-use crate::{UrlDenied, resolver::LookupError};
+use crate::{UrlDenied, proxy::ProxyError, resolver::LookupError};
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub(crate) fn explain(error: &(dyn Error + 'static)) -> Failure {
                 LookupError::Denied(denied) => Failure::Denied(denied.clone()),
                 LookupError::NotFound => Failure::Broken("the host name does not resolve"),
             };
+        }
+        if let Some(proxy) = error.downcast_ref::<ProxyError>() {
+            return Failure::Broken(match proxy {
+                ProxyError::Unreachable => "the egress proxy cannot be reached",
+                ProxyError::Refused => "the egress proxy refused the connection",
+            });
         }
         if let Some(tls) = error.downcast_ref::<TlsError>() {
             return Failure::Broken(of_tls(tls));

@@ -99,6 +99,7 @@ async fn whole(seed: u64, options: Options) -> anyhow::Result<Outcome> {
     let egress = EgressPolicy {
         allow: vec![ipnet::IpNet::V4(ipnet::Ipv4Net::new([127, 0, 0, 0].into(), 8)?)],
         require_https: false,
+        ..EgressPolicy::public_only()
     };
     let vault = Arc::new(KeyRing::parse(KeyRing::generate("simulated", &*entropy).reveal())?);
     let sender = Sender::new(SenderSettings::new(egress, clock as Arc<dyn Clock>, entropy, vault))?;
