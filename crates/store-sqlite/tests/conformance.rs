@@ -5,6 +5,7 @@
 mod transitions;
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -78,6 +79,37 @@ impl Database for OneFile {
         let by = i64::try_from(by.as_micros()).unwrap();
         let sql = "UPDATE failing SET since = since - ?2 WHERE destination_id = ?1";
         self.connection().execute(sql, params![destination.uuid().into_bytes(), by]).unwrap();
+    }
+
+    async fn backdate_deletion(&self, tenant: TenantId, by: Duration) {
+        let by = i64::try_from(by.as_micros()).unwrap();
+        let sql = "UPDATE tenants SET deleting_at = deleting_at - ?2 WHERE id = ?1";
+        self.connection().execute(sql, params![tenant.uuid().into_bytes(), by]).unwrap();
+    }
+
+    async fn rows_of(&self, tenant: TenantId) -> BTreeMap<String, u64> {
+        let connection = self.connection();
+        let mut tables = connection
+            .prepare(
+                "SELECT m.name, max(c.name = 'tenant_id') FROM sqlite_master m JOIN pragma_table_info(m.name) c
+                 WHERE m.type = 'table' AND c.name IN ('tenant_id', 'destination_id') GROUP BY m.name",
+            )
+            .unwrap();
+        let tables = tables.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?))).unwrap();
+        let tables: Vec<_> = tables.map(Result::unwrap).collect();
+        let conditions = tables.into_iter().map(|(table, knows_tenant)| {
+            let nowhere = "?1 = ?1 AND destination_id NOT IN (SELECT id FROM destinations)";
+            (table, if knows_tenant { "tenant_id = ?1" } else { nowhere })
+        });
+        let count = |table: &str, condition: &str| -> u32 {
+            let sql = format!("SELECT count(*) FROM {table} WHERE {condition}");
+            connection.query_row(&sql, [tenant.uuid().into_bytes()], |row| row.get(0)).unwrap()
+        };
+        conditions
+            .chain([("tenants".to_owned(), "id = ?1")])
+            .map(|(table, condition)| (table.clone(), u64::from(count(&table, condition))))
+            .filter(|(_, rows)| *rows > 0)
+            .collect()
     }
 
     /// There is no connection.

@@ -8,6 +8,7 @@ pub mod fixture;
 pub mod pauses;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -76,6 +77,46 @@ impl Database {
             .execute(&self.sql)
             .await
             .expect("an earlier time");
+    }
+
+    /// As if the deletion of a tenant had begun so much earlier.
+    pub async fn backdate_deletion(&self, tenant: TenantId, by: Duration) {
+        sqlx::query("UPDATE tenants SET deleting_at = deleting_at - $2 * interval '1 second' WHERE id = $1")
+            .bind(tenant.uuid())
+            .bind(i64::try_from(by.as_secs()).expect("some seconds"))
+            .execute(&self.sql)
+            .await
+            .expect("an earlier time");
+    }
+
+    /// How many rows each table has of a tenant; of tables that know only destinations, those of destinations that are nowhere.
+    pub async fn rows_of(&self, tenant: TenantId) -> BTreeMap<String, u64> {
+        let tables: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT c.relname::text, bool_or(a.attname = 'tenant_id')
+             FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+               AND a.attname IN ('tenant_id', 'destination_id') GROUP BY c.relname",
+        )
+        .fetch_all(&self.sql)
+        .await
+        .expect("the tables");
+        let conditions = tables.into_iter().map(|(table, knows_tenant)| {
+            let nowhere = "$1 = $1 AND destination_id NOT IN (SELECT id FROM destinations)";
+            (table, if knows_tenant { "tenant_id = $1" } else { nowhere })
+        });
+        let mut found = BTreeMap::new();
+        for (table, condition) in conditions.chain([("tenants".to_owned(), "id = $1")]) {
+            let rows: i64 =
+                sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE {condition}")))
+                    .bind(tenant.uuid())
+                    .fetch_one(&self.sql)
+                    .await
+                    .expect("a number");
+            if rows > 0 {
+                found.insert(table, u64::try_from(rows).expect("a count"));
+            }
+        }
+        found
     }
 
     /// As if an hour had passed for all that waits.

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests")]
 
+mod accounts;
+mod audit;
 mod births;
 mod blocked;
 mod circuits;
@@ -27,6 +29,7 @@ mod holds;
 mod idempotent;
 mod ingest;
 mod invariants;
+mod keys;
 mod lane_replays;
 mod lane_storm;
 mod lanes;
@@ -39,10 +42,13 @@ mod pages;
 mod parking;
 mod replays;
 mod retention;
+mod sealed;
+mod tenant_life;
+mod tenant_sweep;
 mod tenants;
 mod world;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{FutureExt as _, future::LocalBoxFuture};
@@ -72,6 +78,13 @@ pub trait Database: Send + Sync {
 
     /// Makes the failures of that destination (table `failing`) begin that much earlier: a case cannot wait for days.
     async fn backdate_failures(&self, destination: DestinationId, by: Duration);
+
+    /// Makes the deletion of that tenant begin that much earlier.
+    async fn backdate_deletion(&self, tenant: TenantId, by: Duration);
+
+    /// How many rows each table has of that tenant: by `tenant_id`, its own row in `tenants`, and in tables that know only
+    /// destinations those of destinations that are nowhere. Without the tables that have none.
+    async fn rows_of(&self, tenant: TenantId) -> BTreeMap<String, u64>;
 
     /// A handle whose connection to the database is cut at its next COMMIT: before the database got it, or after the
     /// database did it and before the handle hears of it. None where there is no connection.
@@ -131,6 +144,11 @@ fn all() -> Vec<Case> {
         lists::cases(),
         pages::cases(),
         tenants::cases(),
+        tenant_life::cases(),
+        tenant_sweep::cases(),
+        keys::cases(),
+        audit::cases(),
+        sealed::cases(),
         retention::cases(),
         lanes::cases(),
         handovers::cases(),

@@ -21,7 +21,7 @@ super::cases![
 const LIMIT: usize = 3;
 
 /// Reads all pages in both directions and compares with the keys that there are.
-async fn walk<K: Copy + Ord + Debug>(mut all: Vec<K>, page_of: impl AsyncFn(Page<K>) -> Vec<K>) {
+pub(super) async fn walk<K: Copy + Ord + Debug>(mut all: Vec<K>, page_of: impl AsyncFn(Page<K>) -> Vec<K>) {
     all.sort();
     assert!(all.len() > 2 * LIMIT, "enough for three pages");
     for descending in [false, true] {

@@ -84,8 +84,13 @@ impl World {
     pub(super) async fn tenant(&self, slug: &str) -> TenantId {
         let id = TenantId::new(self.now().await, &self.seed);
         self.database.add_tenant(id, slug).await;
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        self.met(id);
         id
+    }
+
+    /// There is that tenant, too.
+    pub(super) fn met(&self, tenant: TenantId) {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner).push(tenant);
     }
 
     /// A destination that is not stored yet.
