@@ -16,7 +16,7 @@ use std::{
     thread,
 };
 
-use crate::isolated::{child, shell};
+use crate::isolated::{PUBLIC, child, shell};
 
 /// One hardware address for both ends: an interface without ARP sends to its own.
 const BOTH_ENDS: &str = "address 02:00:00:00:00:01 addrgenmode none arp off multicast off up";
@@ -96,8 +96,8 @@ pub fn be() {
     // What comes here is for us, whatever its address.
     shell(&format!(
         "ip link set lo up; ip link set p0 {BOTH_ENDS}
-         ip route add local default dev lo; ip -6 route add local default dev lo
-         ip route add 192.0.2.0/24 dev p0; ip route add 93.184.215.14/32 dev p0; ip -6 route add 2001:db8::/64 dev p0"
+         ip route add local default dev lo table main; ip -6 route add local default dev lo table main
+         ip route add {PUBLIC}/32 dev p0; ip -6 route add 2001:db8::/64 dev p0"
     ));
     let connections = Arc::new(AtomicUsize::new(0));
     for port in [80, 443, 8080] {

@@ -7,6 +7,7 @@ mod environment;
 mod host;
 mod isolated;
 mod metadata;
+mod ranges;
 mod rebinding;
 mod spellings;
 mod support;
