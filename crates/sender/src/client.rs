@@ -195,7 +195,10 @@ impl Sender {
                 tracing::error!(destination.id = %destination.id, %error, "the secrets of a destination cannot be read");
                 broken("the signing secret cannot be read")
             }
-            NoSecrets::Unfit(_) => broken("the signing secret is not valid"),
+            NoSecrets::Unfit(error) => {
+                tracing::warn!(destination.id = %destination.id, %error, "the secret of a destination cannot sign");
+                broken("the signing secret is not valid")
+            }
         })?;
         let body = body::build(outgoing.event, spec.body_format);
         let headers = headers::build(outgoing, &secrets, &body, &*self.entropy);

@@ -22,6 +22,7 @@ use super::{
     cloudevents, count_rejected, native,
     posted::{Keep, Posted},
     schema::{BatchAnswerBody, BatchBody},
+    signed::{self, Mark, Repeatable},
 };
 use crate::{
     auth::{Caller, EventsWrite},
@@ -29,6 +30,7 @@ use crate::{
     idempotency::{self, Answer},
     json::{Body, MAX_DEPTH, Members, check_text, is_json, is_shallow, too_deep, unsupported},
     problem::{Code, FieldError, Problem},
+    quota,
     settings::{MAX_BATCH_BYTES, MAX_BATCH_EVENTS},
     state::AppState,
 };
@@ -65,21 +67,31 @@ async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Respons
     let (parts, bytes) = body.read(MAX_BATCH_BYTES).await?;
     let body_hash: Option<[u8; 32]> =
         key.is_some().then(|| Sha256::new().chain_update([form as u8]).chain_update(&bytes).finalize().into());
+    let signed = signed::check(state, &caller.tenant, &parts.headers, &bytes)?;
     let traceparent = edge::traceparent(&parts.headers);
-    let items: Vec<Result<Prepared, Problem>> = form
-        .read(&bytes, state.settings.max_event_bytes)?
+    let items = form.read(&bytes, state.settings.max_event_bytes)?;
+    let rate = state.quotas.take(&caller.tenant, items.len())?;
+    let items: Vec<Result<Prepared, Problem>> = items
         .into_iter()
         .map(|posted| {
             let mut posted = posted?;
+            quota::check_event(&caller.tenant.spec.quotas, &posted.data)?;
             posted.meta.traceparent.clone_from(&traceparent);
             Ok(Prepared::new(state, tenant, posted))
         })
         .collect();
     drop(bytes);
-    match key.zip(body_hash) {
+    let all_have_uids = items.iter().all(|item| item.as_ref().is_ok_and(|prepared| prepared.event.uid.is_some()));
+    let repeatable = Repeatable::new(key.as_deref(), all_have_uids);
+    let mark = Mark::take(state, tenant, signed, "/v1/events/batch", repeatable).await?;
+    let taken = match key.zip(body_hash) {
         None => each(state, tenant, items).await,
         Some((key, body_hash)) => whole(state, tenant, items, key, body_hash).await,
-    }
+    };
+    Mark::settle(mark, state, taken.as_ref().is_ok_and(|response| response.status().is_success())).await;
+    let mut response = taken?;
+    rate.into_iter().for_each(|rate| rate.write(response.headers_mut()));
+    Ok(response)
 }
 
 /// Each event for itself.

@@ -12,6 +12,7 @@ mod native;
 mod posted;
 pub(crate) mod rules;
 mod schema;
+pub mod signed;
 mod single;
 
 use signalpost_telemetry::names;

@@ -21,6 +21,7 @@ use super::{
     cloudevents, count_rejected, native,
     posted::{Keep, Posted},
     schema::EventBody,
+    signed::{self, Mark, Repeatable},
 };
 use crate::{
     auth::{Caller, EventsWrite},
@@ -28,6 +29,7 @@ use crate::{
     idempotency::{self, Answer},
     json::{Body, Document, is_json, media_type, unsupported},
     problem::{Code, Problem},
+    quota,
     state::AppState,
 };
 
@@ -58,21 +60,42 @@ async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Respons
     let tenant = caller.tenant.id;
     let form = Form::of(&body.parts.headers)?;
     let key = idempotency::key_of(&body.parts.headers)?;
+    // Before the body: what is too much is not even read.
+    let rate = state.quotas.take(&caller.tenant, 1)?;
     let (parts, bytes) = body.read(state.settings.max_event_bytes).await?;
+    let signed = signed::check(state, &caller.tenant, &parts.headers, &bytes)?;
     let body_hash = key.is_some().then(|| hash(&parts, &bytes));
     let mut posted = form.read(&parts.headers, bytes)?;
+    quota::check_event(&caller.tenant.spec.quotas, &posted.data)?;
     posted.meta.traceparent = edge::traceparent(&parts.headers);
 
+    // The attributes of the binary form are headers, which nobody signs.
+    let repeatable = Repeatable::new(key.as_deref(), posted.uid.is_some() && form != Form::Binary);
+    let mark = Mark::take(state, tenant, signed, "/v1/events", repeatable).await?;
+    let taken = take(state, tenant, posted, key.zip(body_hash)).await;
+    Mark::settle(mark, state, taken.is_ok()).await;
+    let mut response = taken?;
+    rate.into_iter().for_each(|rate| rate.write(response.headers_mut()));
+    Ok(response)
+}
+
+/// Commits an event and answers, once per key.
+async fn take(
+    state: &AppState,
+    tenant: TenantId,
+    posted: Posted,
+    key: Option<(String, [u8; 32])>,
+) -> Result<Response, Problem> {
     let destination = posted.meta.destination_id;
     let prepared = Prepared::new(state, tenant, posted);
     let mut first = Bytes::new();
     let committed = accept::commit(state, tenant, std::slice::from_ref(&prepared), |routing| {
         let routed = accept::route(state, routing, &prepared)?;
         first = routed.answer();
-        let claim = key.as_ref().zip(body_hash).map(|(key, body_hash)| KeyClaim {
+        let claim = key.as_ref().map(|(key, body_hash)| KeyClaim {
             scope: idempotency::scope("/v1/events", destination),
             key: key.clone(),
-            body_hash,
+            body_hash: *body_hash,
             ttl: state.settings.idempotency_ttl,
             answer: stored_answer(first.clone()),
         });
@@ -80,25 +103,25 @@ async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Respons
     })
     .await;
     let committed =
-        match (committed, key.zip(body_hash)) {
+        match (committed, key) {
             (Err(problem), Some(key)) if problem.code == Code::NotFound => before(state, tenant, destination, key)
                 .await?
                 .map_or(Err(problem), |answer| Ok(Committed::Before(answer)))?,
             (committed, _) => committed?,
         };
-    match committed {
+    Ok(match committed {
         Committed::Now(outcomes) => {
             let outcome = outcomes.first().ok_or_else(|| Problem::internal(&"an event without an outcome"))?;
             let body = answer::result_of(outcome, &first)?;
             let response = Answer { body, ..Answer::empty(StatusCode::ACCEPTED) }.into_response();
-            Ok(if matches!(outcome, EventOutcome::Duplicate(_)) { idempotency::replayed(response) } else { response })
+            if matches!(outcome, EventOutcome::Duplicate(_)) { idempotency::replayed(response) } else { response }
         }
         Committed::Before(StoredAnswer { status, body }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::ACCEPTED);
             let body = answer::as_duplicate(&body);
-            Ok(idempotency::replayed(Answer { body, ..Answer::empty(status) }.into_response()))
+            idempotency::replayed(Answer { body, ..Answer::empty(status) }.into_response())
         }
-    }
+    })
 }
 
 /// The first answer to a key whose event cannot be routed any more, as its destination has gone since.

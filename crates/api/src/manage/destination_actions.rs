@@ -96,8 +96,7 @@ pub async fn secret(
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
     let destination = Destination::find(&state, caller.tenant.id, &name).await?;
-    let secrets = open(&state, &destination)?;
-    let body = SecretBody { secret: secrets.current.reveal().to_owned(), previous: Vec::new() };
+    let body = SecretBody::new(&open(&state, &destination)?, state.ports.clock.now());
     Ok(Answer::json(StatusCode::OK, &body)?.into_response())
 }
 

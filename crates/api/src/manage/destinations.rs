@@ -15,7 +15,7 @@ use signalpost_core::{
 use signalpost_store::manage::{Created, DestinationUpdate};
 
 use super::{
-    destination::{self, DestinationDefaults, Draft, patch as merge_patch},
+    destination::{self, DestinationDefaults, Draft, patch as merge_patch, secrets::Otherwise},
     named::Named as _,
     post,
     views::destination::{DestinationBody, DestinationInput, DestinationPatch},
@@ -34,7 +34,11 @@ use crate::{
 };
 
 /// How often a change is tried again that met another one.
-const TRIES: usize = 10;
+pub(super) const TRIES: usize = 10;
+
+/// Why there is no `auth` and no overlap of secrets in a database of an earlier version.
+const NOT_SEALED: &str = "`auth` and secrets that overlap are kept encrypted, and this installation does not encrypt yet. Its operator \
+    runs `signalpost rotate-keys` once every process is of this version.";
 
 /// Creates a destination
 #[utoipa::path(
@@ -112,40 +116,58 @@ pub async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     rules::uid(&name).map_err(|error| Problem::invalid_at("/uid", error))?;
-    let mut draft = read_whole(&state, &caller.tenant, body.json().await?.object()?)?;
-    if draft.uid.replace(name.clone()).is_some_and(|given| given != name) {
-        return Err(Problem::invalid_at("/uid", "must be the uid in the path"));
-    }
+    let document = body.json().await?.object()?;
+    let current = state.ports.store.destination_by_uid(caller.tenant.id, &name).await?;
+    let before = current.as_ref().map(|current| open(&state, current)).transpose()?;
+    let draft = read_as(&state, &caller.tenant, &name, document.clone(), before.as_ref())?;
     check_resolved(&state, &draft.spec).await?;
-    let tenant = caller.tenant.id;
-    let change = match state.ports.store.destination_by_uid(tenant, &name).await? {
+    let change = match current {
         Some(current) => Change::new("destination.replace", current.id).before(&current.shown()),
         None => {
             quota::check_destinations(&state, &caller.tenant).await?;
             Change::new("destination.create", "")
         }
     };
-    let at = state.clone();
-    let put = async move { create_or_replace(&at, tenant, &name, &draft).await };
+    let (at, tenant) = (state.clone(), Arc::clone(&caller.tenant));
+    let put = async move { create_or_replace(&at, &tenant, &name, document).await };
     Ok(audit::change(&state, &caller, change, put).await?.into_response())
 }
 
-async fn create_or_replace(state: &AppState, tenant: TenantId, uid: &str, draft: &Draft) -> Result<Answer, Problem> {
+/// Reads the document of a PUT to this uid.
+fn read_as(
+    state: &AppState,
+    tenant: &Tenant,
+    uid: &str,
+    mut document: Map<String, Value>,
+    before: Option<&DestinationSecrets>,
+) -> Result<Draft, Problem> {
+    before.into_iter().for_each(|before| destination::secrets::unmask(&mut document, before));
+    let mut draft = read_whole(state, tenant, document)?;
+    if draft.uid.replace(uid.to_owned()).is_some_and(|given| given != uid) {
+        return Err(Problem::invalid_at("/uid", "must be the uid in the path"));
+    }
+    Ok(draft)
+}
+
+async fn create_or_replace(
+    state: &AppState,
+    tenant: &Tenant,
+    uid: &str,
+    document: Map<String, Value>,
+) -> Result<Answer, Problem> {
     for _ in 0..TRIES {
-        match state.ports.store.destination_by_uid(tenant, uid).await? {
+        match state.ports.store.destination_by_uid(tenant.id, uid).await? {
             Some(current) => {
                 let before = open(state, &current)?;
-                let mut secrets = before.clone();
-                secrets.headers.clone_from(&draft.headers);
-                if let Some(secret) = &draft.secret {
-                    secrets.current = secret.clone();
-                }
+                let draft = read_as(state, tenant, uid, document.clone(), Some(&before))?;
+                let secrets = draft.secrets(Some(&before), Otherwise::Keep, &*state.ports.entropy)?;
                 if let Some(destination) = replace(state, &current, &draft.spec, &before, &secrets).await? {
                     return show(&destination);
                 }
             }
             None => {
-                if let (Created::Yes, destination) = insert(state, tenant, draft.clone()).await? {
+                let draft = read_as(state, tenant, uid, document.clone(), None)?;
+                if let (Created::Yes, destination) = insert(state, tenant.id, draft).await? {
                     return created(state, &destination);
                 }
             }
@@ -189,6 +211,7 @@ async fn merge(
         let before = open(state, &current)?;
         let mut document = merge_patch::document(&current, &before);
         merge_patch::merge(&mut document, changes);
+        destination::secrets::unmask(&mut document, &before);
         DestinationDefaults::of(tenant).fill_nulls(&mut document);
         state.settings.manage.destination_defaults.fill_nulls(&mut document);
         let judged = changes.contains_key("url");
@@ -199,13 +222,9 @@ async fn merge(
         if judged {
             check_resolved(state, &draft.spec).await?;
         }
-        let mut secrets = before.clone();
-        secrets.headers = draft.headers;
-        if let Some(given) = draft.secret {
-            secrets.current = given;
-        } else if changes.contains_key("secret") {
-            secrets.current = destination::make_secret(&*state.ports.entropy)?;
-        }
+        // Null in a PATCH is the default, and that of a secret is one of our making.
+        let otherwise = if changes.contains_key("secret") { Otherwise::Make } else { Otherwise::Keep };
+        let secrets = draft.secrets(Some(&before), otherwise, &*state.ports.entropy)?;
         if let Some(destination) = replace(state, &current, &draft.spec, &before, &secrets).await? {
             return show(&destination);
         }
@@ -281,11 +300,7 @@ async fn insert(state: &AppState, tenant: TenantId, draft: Draft) -> Result<(Cre
 pub(super) async fn make(state: &AppState, tenant: TenantId, draft: Draft) -> Result<Destination, Problem> {
     let ports = &state.ports;
     let now = ports.clock.now();
-    let secret = match draft.secret {
-        Some(given) => given,
-        None => destination::make_secret(&*ports.entropy)?,
-    };
-    let secrets = DestinationSecrets { headers: draft.headers, ..DestinationSecrets::signing(secret) };
+    let secrets = draft.secrets(None, Otherwise::Make, &*ports.entropy)?;
     let id = DestinationId::new(now, &*ports.entropy);
     Ok(Destination {
         id,
@@ -303,7 +318,7 @@ pub(super) async fn make(state: &AppState, tenant: TenantId, draft: Draft) -> Re
 }
 
 /// None: another change came between. A change of nothing is none.
-async fn replace(
+pub(super) async fn replace(
     state: &AppState,
     current: &Destination,
     spec: &DestinationSpec,
@@ -329,7 +344,10 @@ pub(super) fn open(state: &AppState, destination: &Destination) -> Result<Destin
         .map_err(|error| Problem::internal(&error))
 }
 
-/// The secrets of a destination as its row keeps them.
+/// The secrets of a destination as its row keeps them: not encrypted while processes may run that cannot read encrypted ones.
+///
+/// # Errors
+/// 409: there is something among them that only encrypted rows keep.
 async fn keep(
     state: &AppState,
     tenant: TenantId,
@@ -337,10 +355,16 @@ async fn keep(
     secrets: &DestinationSecrets,
 ) -> Result<Kept, Problem> {
     let ports = &state.ports;
-    Ok(Kept::Sealed(ports.sender.vault().seal_destination(&*ports.entropy, tenant, id, secrets)))
+    if state.is_sealed().await? {
+        return Ok(Kept::Sealed(ports.sender.vault().seal_destination(&*ports.entropy, tenant, id, secrets)));
+    }
+    if secrets.auth.is_some() || !secrets.previous.is_empty() {
+        return Err(Problem::new(Code::Conflict, NOT_SEALED));
+    }
+    Ok(Kept::Plain { secret: secrets.current.clone(), headers: secrets.headers.clone() })
 }
 
-fn contended() -> Problem {
+pub(super) fn contended() -> Problem {
     Problem::unavailable("The destination is being changed by others at this moment.")
 }
 

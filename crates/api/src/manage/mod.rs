@@ -4,17 +4,22 @@
 //! answer. Everything is asked for by tenant, so that another tenant's id is the same 404 as one that does not exist.
 
 mod attempts;
+mod audit_log;
 mod dead_letters;
 mod deliveries;
 pub mod destination;
 mod destination_actions;
+mod destination_secret;
 mod destinations;
 mod event_reads;
 pub mod fields;
 mod filters;
+mod keys;
 mod named;
 mod post;
 mod replays;
+pub mod tenant;
+mod tenants;
 pub mod views;
 
 use destination::DestinationDefaults;
@@ -56,6 +61,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(destination_actions::pause))
         .routes(routes!(destination_actions::resume))
         .routes(routes!(destination_actions::secret))
+        .routes(routes!(destination_secret::rotate))
         .routes(routes!(destination_actions::test))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get, dead_letters::discard))
@@ -63,4 +69,9 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(replays::create, replays::list))
         .routes(routes!(replays::get))
         .routes(routes!(replays::cancel))
+        .routes(routes!(tenants::create, tenants::list))
+        .routes(routes!(tenants::get, tenants::patch, tenants::delete))
+        .routes(routes!(keys::create, keys::list))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(audit_log::list))
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use signalpost_core::{AttemptOutcome, DeadReason, DeliveryStatus};
+use signalpost_core::{AttemptOutcome, DeadReason, DeliveryStatus, Scope};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
@@ -61,6 +61,20 @@ types! {
         .into();
     /// `dlv_…`
     DeliveryIdText "DeliveryId" => id("dlv", "a delivery");
+    /// `tnt_…`
+    TenantIdText "TenantId" => id("tnt", "a tenant");
+    /// `key_…`
+    KeyIdText "KeyId" => id("key", "a key");
+    /// `aud_…`
+    AuditIdText "AuditId" => id("aud", "an entry of the audit log");
+    /// `events:write`
+    ScopeText "Scope" => names("What a key may do.", Scope::ALL.iter().map(|scope| scope.as_str()));
+    /// `acme`
+    SlugText "Slug" => text()
+        .description(Some("The name of a tenant in headers and links; unique."))
+        .pattern(Some("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"))
+        .examples([serde_json::Value::from("acme")])
+        .into();
     /// `rpl_…`
     ReplayIdText "ReplayId" => id("rpl", "a replay job");
     /// RFC 3339.
@@ -73,11 +87,21 @@ types! {
         .pattern(Some(r"^(\*{1,2}|[A-Za-z0-9_:/-]+)(\.(\*{1,2}|[A-Za-z0-9_:/-]+))*$"))
         .examples([serde_json::Value::from("order.*")])
         .into();
-    /// `whsec_…`
+    /// `whsec_…`, `whsk_…`, or any text.
     SecretText "SigningSecret" => text()
-        .description(Some("`whsec_` and base64 of 24 to 64 bytes."))
-        .pattern(Some("^whsec_[A-Za-z0-9+/]{32,86}={0,2}$"))
+        .description(Some(
+            "For `standard`: `whsec_` and base64 of 24 to 64 bytes. For `standard_ed25519`: `whsk_` and base64 of the 64 bytes of an Ed25519 key \
+             (seed and public key) or of its seed. For `hmac` alone: any text, whose UTF-8 is the key; beside others, the text of their secret.",
+        ))
+        .min_length(Some(1))
+        .max_length(Some(256))
         .examples([serde_json::Value::from("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")])
+        .into();
+    /// `whpk_…`
+    PublicKeyText "PublicKey" => text()
+        .description(Some("`whpk_` and base64 of the 32 bytes of an Ed25519 public key."))
+        .pattern(Some("^whpk_[A-Za-z0-9+/]{43}=$"))
+        .examples([serde_json::Value::from("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=")])
         .into();
     /// Of a delivery.
     DeliveryStatusText "DeliveryStatus" =>

@@ -51,6 +51,8 @@ codes! {
         "Send a key: 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'.";
     Forbidden FORBIDDEN "forbidden" "Not in the key's scope"
         "The key is known, but may not do this.";
+    SignatureInvalid FORBIDDEN "signature_invalid" "Signature missing or wrong"
+        "The tenant's producers sign their events ('ingest_signature'): the signature is missing, wrong, too old, or of a request that was taken before. Nothing of this request was taken.";
     NotFound NOT_FOUND "not_found" "Not found"
         "There is nothing at this address, or nothing that this key may see.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed"

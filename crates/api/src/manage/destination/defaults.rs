@@ -10,7 +10,7 @@ use super::{circuit, retry};
 use crate::problem::FieldError;
 
 /// Members that are a destination's own.
-const OWN: &[&str] = &["url", "uid", "secret"];
+const OWN: &[&str] = &["url", "uid", "secret", "auth"];
 
 /// A valid URL, for reading defaults; it goes nowhere.
 const ANY_URL: &str = "https://example.com/";
@@ -28,6 +28,13 @@ fn told(errors: &[FieldError]) -> String {
     let told =
         errors.iter().map(|error| format!("destination_defaults{}: {}", error.pointer.replace('/', "."), error.detail));
     told.collect::<Vec<_>>().join("; ")
+}
+
+impl BadDefaults {
+    /// Each breach, with its place in the defaults.
+    pub fn into_errors(self) -> Vec<FieldError> {
+        self.0
+    }
 }
 
 impl DestinationDefaults {

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use signalpost_core::{
-    CircuitPolicy, CircuitState, Destination, DestinationId, DestinationState, Guarantee, Secret, Timestamp,
+    CircuitPolicy, CircuitState, Destination, DestinationId, DestinationSecrets, DestinationState, Guarantee, Secret,
+    Timestamp,
     destination::{BodyFormat, DisableAfter, Method, RateLimit},
     ordering::{OnDead, OrderingMode},
     pattern::EventPattern,
     retry_policy::RetryPolicy,
+    signature::SignatureScheme,
 };
 use utoipa::{
     PartialSchema, ToSchema,
@@ -18,8 +20,9 @@ use utoipa::{
 
 use crate::openapi::types::{
     CircuitStateText, DestinationIdText, DestinationStateText, EventPatternText, GuaranteeText, OnDeadText,
-    OrderingText, SecretText, TimeText,
+    OrderingText, PublicKeyText, SecretText, TimeText,
 };
+use super::signature::{AuthSchema, SignatureSchema};
 
 /// A URL that wants events.
 #[derive(Debug, Serialize, ToSchema)]
@@ -44,6 +47,9 @@ pub struct DestinationBody {
     pub method: Method,
     /// Further headers of its requests; their values are secret, and shown as `***`.
     pub headers: BTreeMap<String, String>,
+    /// How its requests are signed.
+    #[schema(value_type = Vec<SignatureSchema>)]
+    pub signatures: Vec<SignatureScheme>,
     /// The shape of its bodies.
     #[schema(value_type = BodyFormatName)]
     pub body_format: BodyFormat,
@@ -108,6 +114,7 @@ impl DestinationBody {
             event_types: spec.event_types.clone(),
             method: spec.method,
             headers: spec.header_names.iter().map(|name| (name.clone(), "***".to_owned())).collect(),
+            signatures: spec.signatures.clone(),
             body_format: spec.body_format,
             timeout_ms: spec.timeout_ms,
             rate_limit: spec.rate_limit,
@@ -170,8 +177,37 @@ pub struct SecretBody {
     /// What signs its requests.
     #[schema(value_type = SecretText)]
     pub secret: String,
-    /// Earlier secrets that still sign, too.
+    /// What receivers verify the scheme `standard_ed25519` with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<PublicKeyText>)]
+    pub public_key: Option<String>,
+    /// Earlier secrets that still sign, too; newest first.
     pub previous: Vec<PreviousSecret>,
+}
+
+impl SecretBody {
+    /// As it is at that moment.
+    pub fn new(secrets: &DestinationSecrets, now: Timestamp) -> Self {
+        let secret = secrets.current.reveal().to_owned();
+        let previous = secrets.previous.iter().filter(|previous| previous.expires_at > now);
+        Self {
+            public_key: signalpost_sender::signatures::public_key(&secret),
+            secret,
+            previous: previous.map(|previous| PreviousSecret { expires_at: previous.expires_at }).collect(),
+        }
+    }
+}
+
+/// A new secret in the place of the one that signs.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateInput {
+    /// For so long the secret that signed until now signs too; 0: it stops at once. Default: 86400.
+    #[schema(minimum = 0, maximum = 604_800)]
+    pub overlap_seconds: Option<u64>,
+    /// Made where it is absent.
+    #[schema(value_type = Option<SecretText>)]
+    pub secret: Option<String>,
 }
 
 /// An earlier secret that still signs, too.
@@ -205,11 +241,18 @@ pub struct DestinationInput {
     /// Default: `POST`.
     pub method: Option<MethodName>,
     /// Further headers of its requests. Values may hold `{event.id}`, `{event.uid}`, `{event.type}`, `{delivery.id}`,
-    /// `{attempt}` and `{timestamp}`.
+    /// `{attempt}` and `{timestamp}`. `***`, which answers show instead of a value, keeps the value that is there.
     pub headers: Option<BTreeMap<String, String>>,
+    /// How its requests are signed. No two schemes may write the same header. Default: `[{"scheme": "standard"}]`.
+    #[schema(min_items = 1, max_items = 10, value_type = Option<Vec<SignatureSchema>>)]
+    pub signatures: Option<Vec<SignatureScheme>>,
+    /// Credentials that go with its requests; never shown. Null: none. Where it is absent in a PUT, they stay.
+    #[schema(write_only, value_type = Option<AuthSchema>)]
+    pub auth: Option<AuthSchema>,
     /// Default: `standard`.
     pub body_format: Option<BodyFormatName>,
-    /// Made where it is absent.
+    /// `whsec_…` for the scheme `standard`, `whsk_…` for `standard_ed25519`; for `hmac` alone any text. Made where it is absent at creation; it
+    /// stays where it is absent in a PUT. It takes the place of all that sign: `…/secret/rotate` lets the old one sign too.
     #[schema(value_type = Option<SecretText>)]
     pub secret: Option<String>,
     /// Bounds a whole exchange, body included. Default: 15000.
