@@ -4,13 +4,13 @@
 use std::future::Future;
 
 use serde_json::{Value, json};
-use signalpost_core::{DeliveryId, Destination, DestinationId, EventId, ReplayId, TenantId};
+use signalpost_core::{DeliveryId, Destination, DestinationId, EventId, ReplayId, Tenant, TenantId};
 use signalpost_store::{
     manage::ReplayJob,
     read::{DeadLetter, DeliveryView},
 };
 
-use super::views::{destination::DestinationBody, replay::ReplayBody};
+use super::views::{destination::DestinationBody, replay::ReplayBody, tenant::TenantBody};
 use crate::{events::rules, problem::Problem, state::AppState};
 
 /// Something that a path can name.
@@ -107,6 +107,30 @@ impl Named for Destination {
             Err(_) if rules::uid(name).is_err() => None,
             Err(_) => store.destination_by_uid(tenant, name).await?,
         })
+    }
+}
+
+/// A tenant, for an operator; in which one it acts does not matter.
+impl Named for Tenant {
+    const KIND: &'static str = "tenant";
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn shown(&self) -> Value {
+        serde_json::to_value(TenantBody::from(self)).unwrap_or_default()
+    }
+
+    async fn look(state: &AppState, _acts_in: TenantId, name: &str) -> Result<Option<Self>, Problem> {
+        let store = &state.ports.store;
+        let id = match name.parse() {
+            Ok(id) => Some(id),
+            Err(_) if rules::uid(name).is_err() => None,
+            Err(_) => store.tenant_by_slug(name).await?,
+        };
+        let Some(id) = id else { return Ok(None) };
+        Ok(store.tenant(id).await?)
     }
 }
 

@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     audit::{self, Change},
-    auth::Caller,
+    auth::{Caller, Who},
     idempotency::{self, Answer},
     json::{self, Body, Document},
-    problem::Problem,
+    problem::{Code, Problem},
+    quota,
     settings::MAX_MANAGE_BYTES,
     state::AppState,
 };
@@ -83,8 +84,24 @@ where
         // Nothing is done with a body that is not there; only the path may be judged before it.
         return work(Input { bytes, is_json }).await.map(IntoResponse::into_response);
     };
-    let scope = idempotency::scope(&path, destination(&content));
+    let mut scope = idempotency::scope(&path, destination(&content));
+    if caller.who == Who::Stranger {
+        guard(&headers)?;
+        scope = format!("{scope} {}", quota::network(caller.address));
+    }
     idempotency::run(state, caller.tenant.id, &headers, &path, scope, &content, || work(Input { bytes, is_json })).await
+}
+
+/// The least characters of a stranger's `Idempotency-Key`.
+const GUARDING: usize = 32;
+
+/// Strangers have no key of ours: who sends the same `Idempotency-Key` gets the answer, in which a key stands.
+fn guard(headers: &HeaderMap) -> Result<(), Problem> {
+    if idempotency::key_of(headers)?.is_some_and(|key| key.len() < GUARDING) {
+        let detail = format!("An Idempotency-Key that comes without a key of ours must have {GUARDING} or more characters.");
+        return Err(Problem::new(Code::BadRequest, detail));
+    }
+    Ok(())
 }
 
 /// Does to what the path names what needs no body: [`once`], and with an entry in the audit log under the name `action`.

@@ -48,13 +48,15 @@ A key comes in `Authorization: Bearer <key>` or in `X-Api-Key: <key>`. A tenant'
 operation asks for stands with its security. An operator's key has all scopes, and acts in the tenant `default`, or in the one that the header \
 `Signalpost-Tenant` names.";
 
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("events", "What producers post, and what became of it."),
     ("deliveries", "One event bound for one destination each."),
     ("attempts", "The HTTP requests that were made for deliveries."),
     ("destinations", "URLs that want events."),
     ("dead letters", "Deliveries that failed for good, until they are replayed or discarded."),
     ("replays", "Jobs that send past deliveries again."),
+    ("tenants", "Isolated customers, and their keys. For operators."),
+    ("audit log", "Who changed what."),
     ("operations", "For those who run it."),
 ];
 
@@ -119,6 +121,7 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
         Some(scope) => format!("The key has not the scope `{scope}`."),
         None => "The key is not an operator's.".to_owned(),
     };
+    let registers = is_post && path == "/v1/tenants";
     let takes_events = is_post && matches!(path, "/v1/events" | "/v1/events/batch");
     for (applies, status, text) in [
         (
@@ -140,6 +143,9 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
         (takes_body, "408", "The body did not arrive in time."),
         (takes_body, "413", "The body is too large."),
         (takes_body, "415", "The content type is not one that is taken here."),
+        (registers, "409", "Another tenant has the slug (`slug_taken`)."),
+        (path.starts_with("/v1/tenants/") && method != &HttpMethod::Get, "409", "The tenant is being deleted, or cannot be."),
+        (registers, "429", "Too many tenants were registered from this address; see `Retry-After`."),
         (takes_events, "429", "The tenant's quota of events per second is used up; see `Retry-After`."),
         (takes_body, "422", "The body breaks a rule; or the key was used with another body (`idempotency_mismatch`)."),
         (true, "500", "A bug of ours."),

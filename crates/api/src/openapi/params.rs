@@ -51,6 +51,16 @@ pub enum Include {
     Data,
 }
 
+/// The filters of the audit log.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditParams {
+    /// Of this actor: the id of a key, `operator:` and eight hex digits, or `registration`.
+    pub actor: Option<String>,
+    /// Of this action: `destination.update`.
+    pub action: Option<String>,
+}
+
 /// Of lists that go by the time of acceptance, of the attempt, or of death.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -103,6 +103,16 @@ impl Problem {
         Self::invalid(vec![FieldError::new(pointer, detail)])
     }
 
+    /// The same of a part of the body: what is wrong lies below there.
+    #[must_use]
+    pub fn below(mut self, pointer: &str) -> Self {
+        if self.code != Code::ValidationFailed {
+            return self;
+        }
+        self.errors.iter_mut().for_each(|error| error.pointer.insert_str(0, pointer));
+        Self::invalid(self.errors)
+    }
+
     /// 400: the body is not JSON.
     pub fn not_json(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Code::InvalidJson, detail)
