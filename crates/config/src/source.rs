@@ -20,7 +20,7 @@ use crate::{
 pub const CONFIG: &str = "SIGNALPOST_CONFIG";
 
 /// Variables of ours that are no settings of a service: of the client commands, of tests, of generators.
-const OTHERS: &[&str] = &["URL", "API_KEY", "TENANT", "CONFIG", "REGENERATE"];
+const OTHERS: &[&str] = &["URL", "API_KEY", "SIGN_SECRET", "SIGN_SCHEME", "TENANT", "CONFIG", "REGENERATE"];
 const OTHER_PREFIXES: &[&str] = &["TEST_", "DEV_"];
 
 /// Reads the settings of the process.

@@ -38,7 +38,7 @@ use server::Server;
 use signalpost_core::Clock;
 use signalpost_runtime::SystemClock;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-pub use verdict::{Verdict, judge};
+pub use verdict::{Verdict, Verifier, judge};
 
 /// Called for each request when it has been answered, or its client has gone.
 pub type Observer = Arc<dyn Fn(&Received) + Send + Sync>;
@@ -48,8 +48,12 @@ pub type Observer = Arc<dyn Fn(&Received) + Send + Sync>;
 pub struct ReceiverSettings {
     /// Where it listens. Default: a free port of the loopback interface.
     pub listen: SocketAddr,
-    /// The secret that signatures are verified with (`whsec_…`). None: they are not judged.
+    /// What signatures of Standard Webhooks are verified with (`whsec_…`, `whpk_…`). None: they are not judged.
     pub secret: Option<String>,
+    /// What else must be right of a signature.
+    pub verifier: Option<Verifier>,
+    /// Answers with the headers of the request, as careless receivers do.
+    pub echo: bool,
     /// Answers 401 to a request whose signature is wrong, as a good receiver does. Only where a secret is known.
     pub reject_invalid: bool,
     /// How it misbehaves at first.
@@ -71,6 +75,8 @@ impl Default for ReceiverSettings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             secret: None,
+            verifier: None,
+            echo: false,
             reject_invalid: false,
             faults: Faults::none(),
             seed: 1,
@@ -150,6 +156,11 @@ impl Receiver {
     /// It is no secret.
     pub fn set_secret(&self, secret: Option<&str>) -> io::Result<()> {
         self.server.set_secret(secret)
+    }
+
+    /// Verifies so from the next request on, except at paths that have a secret of their own; `None`: nothing is judged.
+    pub fn set_verifier(&self, verifier: Option<Verifier>) {
+        self.server.set_verifier(verifier);
     }
 
     /// Verifies with this secret at one path.

@@ -15,12 +15,11 @@ use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::TokioTimer;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use signalpost_core::Clock;
-use signalpost_signing::Secret;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Failure, Faults, Observer, Received, ReceiverSettings, Verdict,
+    Failure, Faults, Observer, Received, ReceiverSettings, Verdict, Verifier,
     answer::{self, Body},
     connections, control,
     log::{Begun, Log},
@@ -36,6 +35,7 @@ pub(crate) struct Server {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     reject_invalid: bool,
+    echo: bool,
     control: bool,
     observer: Option<Observer>,
 }
@@ -44,8 +44,8 @@ pub(crate) struct Server {
 struct State {
     faults: Faults,
     faults_at: HashMap<String, Faults>,
-    secret: Vec<Secret>,
-    secret_at: HashMap<String, Vec<Secret>>,
+    sender: Option<Verifier>,
+    sender_at: HashMap<String, Verifier>,
     random: StdRng,
 }
 
@@ -54,8 +54,11 @@ impl Server {
         let state = State {
             faults: settings.faults,
             faults_at: HashMap::new(),
-            secret: parse(settings.secret.as_deref())?,
-            secret_at: HashMap::new(),
+            sender: match (parse(settings.secret.as_deref())?, settings.verifier) {
+                (Some(standard), Some(more)) => Some(standard.and(more)),
+                (one, other) => one.or(other),
+            },
+            sender_at: HashMap::new(),
             random: StdRng::seed_from_u64(settings.seed),
         };
         Ok(Self {
@@ -63,6 +66,7 @@ impl Server {
             clock,
             state: Mutex::new(state),
             reject_invalid: settings.reject_invalid,
+            echo: settings.echo,
             control: settings.control,
             observer: settings.observer,
         })
@@ -85,14 +89,18 @@ impl Server {
     }
 
     pub fn set_secret(&self, secret: Option<&str>) -> io::Result<()> {
-        let secret = parse(secret)?;
-        self.state().secret = secret;
+        self.set_verifier(parse(secret)?);
         Ok(())
     }
 
+    pub fn set_verifier(&self, verifier: Option<Verifier>) {
+        self.state().sender = verifier;
+    }
+
     pub fn set_secret_at(&self, path: &str, secret: &str) -> io::Result<()> {
-        let secret = parse(Some(secret))?;
-        self.state().secret_at.insert(path.to_owned(), secret);
+        if let Some(sender) = parse(Some(secret))? {
+            self.state().sender_at.insert(path.to_owned(), sender);
+        }
         Ok(())
     }
 
@@ -100,9 +108,9 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn secrets(&self, path: &str) -> Vec<Secret> {
+    fn sender(&self, path: &str) -> Option<Verifier> {
         let state = self.state();
-        state.secret_at.get(path).unwrap_or(&state.secret).clone()
+        state.sender_at.get(path).or(state.sender.as_ref()).cloned()
     }
 
     /// What the next request at that path gets: the faults, and whether it fails.
@@ -114,9 +122,9 @@ impl Server {
     }
 }
 
-fn parse(secret: Option<&str>) -> io::Result<Vec<Secret>> {
-    let parse = |text| Secret::parse(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
-    Ok(secret.map(parse).transpose()?.into_iter().collect())
+fn parse(secret: Option<&str>) -> io::Result<Option<Verifier>> {
+    let parse = |text| Verifier::standard(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error));
+    secret.map(parse).transpose()
 }
 
 /// Serves until it is told to stop.
@@ -136,6 +144,15 @@ struct InProgress {
 }
 
 impl InProgress {
+    /// The headers of the request, a line each.
+    fn echo(&self) -> Bytes {
+        let headers = self.received.iter().flat_map(|received| &received.headers);
+        headers
+            .map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())))
+            .collect::<String>()
+            .into()
+    }
+
     fn end(&mut self, status: Option<u16>) {
         let Some(mut received) = self.received.take() else { return };
         received.status = status;
@@ -178,7 +195,7 @@ async fn treat(
 fn begin(server: &Arc<Server>, head: http::request::Parts, path: &str, body: Bytes) -> (InProgress, Verdict) {
     let began = server.clock.elapsed();
     let at = server.clock.now();
-    let verdict = judge(&server.secrets(path), &head.headers, &body, at.as_secs());
+    let verdict = judge(server.sender(path).as_slice(), &head.headers, &body, at.as_secs());
     let received = Received {
         at,
         took: Duration::ZERO,
@@ -204,8 +221,9 @@ async fn answer(mut request: InProgress, verdict: Verdict, path: &str, reset: &C
         return answer::plain(401, format!("{verdict}\n"));
     }
     if !fails {
+        let body = if request.server.echo { request.echo() } else { "ok\n".into() };
         request.end(Some(200));
-        return answer::plain(200, "ok\n");
+        return answer::plain(200, body);
     }
     let mut response = match &faults.failure {
         Failure::Status(status) => answer::plain(*status, format!("the receiver was told to answer {status}\n")),

@@ -1,4 +1,4 @@
-//! The operator's binary: `dev`, `standalone`, `migrate`, `doctor`, `send`, `receiver`, `health`.
+//! The operator's binary: `dev`, `standalone`, `migrate`, `rotate-keys`, `doctor`, `send`, `receiver`, `health`.
 //!
 //! Exit codes: 0 after a drained stop, 2 for a bad setting or argument, 1 otherwise.
 
@@ -8,6 +8,8 @@ mod health;
 mod inbox;
 mod migrate;
 mod receiver;
+mod rotate_keys;
+mod scheme;
 mod send;
 mod standalone;
 mod terminal;
@@ -34,6 +36,7 @@ enum Command {
     /// Run all of it in one process, on SQLite
     Standalone(standalone::Args),
     Migrate(migrate::Args),
+    RotateKeys(rotate_keys::Args),
     Doctor(doctor::Args),
     Send(send::Args),
     Receiver(receiver::Args),
@@ -50,6 +53,7 @@ async fn start(command: Command, shutdown: Shutdown) -> Result<(), Failure> {
         Command::Dev(args) => Box::pin(standalone::run(Kind::Dev, args, shutdown)).await,
         Command::Standalone(args) => Box::pin(standalone::run(Kind::Standalone, args, shutdown)).await,
         Command::Migrate(args) => Box::pin(migrate::run(args)).await,
+        Command::RotateKeys(args) => Box::pin(rotate_keys::run(args, shutdown)).await,
         Command::Doctor(args) => Box::pin(doctor::run(args)).await,
         Command::Send(args) => Box::pin(send::run(args, shutdown)).await,
         Command::Receiver(args) => Box::pin(receiver::run(args, shutdown)).await,

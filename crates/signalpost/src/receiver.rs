@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use signalpost_receiver::{Failure as Fault, Faults, Received, Receiver, ReceiverSettings, Stats};
+use signalpost_core::Secret;
+use signalpost_receiver::{Failure as Fault, Faults, Received, Receiver, ReceiverSettings, Stats, Verifier};
 use signalpost_runtime::Shutdown;
 
 use signalpost_wiring::Failure;
+
+use crate::{scheme::Scheme, terminal::secret};
 
 /// Receive webhooks, print them, and misbehave on request
 ///
@@ -22,9 +25,12 @@ pub struct Args {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
-    /// The destination's secret (`whsec_…`), to judge signatures with
-    #[arg(long)]
-    secret: Option<String>,
+    /// The destination's secret (`whsec_…`; of `standard_ed25519` its public key, `whpk_…`; of `hmac` any text), to judge signatures with
+    #[arg(long, value_parser = secret)]
+    secret: Option<Secret>,
+    /// How requests are signed: standard, or hmac,header=NAME[,prefix=TEXT][,encoding=hex|base64][,canonical=raw|sorted_keys]
+    #[arg(long, default_value = "standard", requires = "secret")]
+    scheme: Scheme,
     /// Answer 401 where the signature is wrong (needs --secret)
     #[arg(long, requires = "secret")]
     reject_invalid: bool,
@@ -122,7 +128,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let (bodies, quiet) = (args.bodies, args.quiet);
     let settings = ReceiverSettings {
         listen: args.listen,
-        secret: args.secret.clone(),
+        verifier: args.secret.as_ref().map(|secret| verifier(&args.scheme, secret)).transpose()?,
         reject_invalid: args.reject_invalid,
         faults: args.faults(),
         seed: args.seed,
@@ -132,9 +138,6 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     };
     let receiver = match Receiver::start(settings).await {
         Ok(receiver) => receiver,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
-            return Err(Failure::setting(format!("--secret: {error}")));
-        }
         Err(error) => return Err(error).with_context(|| format!("cannot listen on {}", args.listen))?,
     };
     say(&greeting(&receiver, &args));
@@ -143,6 +146,13 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     receiver.stop().await;
     say(&totals(&stats));
     Ok(())
+}
+
+fn verifier(scheme: &Scheme, secret: &Secret) -> Result<Verifier, Failure> {
+    match scheme.hmac(secret.reveal()) {
+        Some((header, hmac)) => Ok(Verifier::hmac(header, hmac)),
+        None => Verifier::standard(secret.reveal()).map_err(|error| Failure::setting(format!("--secret: {error}"))),
+    }
 }
 
 fn greeting(receiver: &Receiver, args: &Args) -> String {
@@ -245,6 +255,13 @@ mod tests {
         assert_eq!(faults("--big-body 1000000").failure, Fault::BigBody { status: 200, bytes: 1_000_000 });
         let slow = Faults::none().with_latency(Duration::from_millis(250)).with_retry_after(3);
         assert_eq!(faults("--latency 250 --retry-after 3"), slow);
+    }
+
+    #[test]
+    fn the_secret_is_shown_by_no_debug() {
+        let args = Cli::try_parse_from(["receiver", "--secret", "whsec_planted"]).unwrap().args;
+        assert_eq!(args.secret.as_ref().unwrap().reveal(), "whsec_planted");
+        assert!(!format!("{args:?}").contains("planted"));
     }
 
     #[test]

@@ -16,9 +16,7 @@ use http::{HeaderMap, HeaderName};
 use sha2::{Digest as _, Sha256};
 use signalpost_core::{Tenant, TenantId, Timestamp, secret::Secret, tenant::IngestSignature};
 use signalpost_sender::signatures;
-use signalpost_signing::{
-    Canonical, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, TOLERANCE, VerifyError,
-};
+use signalpost_signing::{Canonical, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, TOLERANCE, VerifyError};
 use signalpost_store::manage::{Begun, IdempotencyKey};
 use signalpost_vault::Place;
 
@@ -75,7 +73,8 @@ pub fn verify(
 ) -> Result<Signed, Refused> {
     match scheme {
         IngestSignature::Standard => {
-            let [id, timestamp, signature] = [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER].map(|name| text(headers, name));
+            let [id, timestamp, signature] =
+                [ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER].map(|name| text(headers, name));
             let (id, timestamp, signature) = (id?, timestamp?, signature?);
             let secrets: Vec<_> =
                 secrets.iter().filter_map(|secret| signalpost_signing::Secret::parse(secret.reveal()).ok()).collect();
@@ -88,7 +87,10 @@ pub fn verify(
             // As it is signed: `+1` and `01` are the same time.
             let timestamp: i64 = timestamp.parse().map_err(|_| Refused::Wrong)?;
             let head = format!("standard\0{id}.{timestamp}.");
-            Ok(Signed { content: Sha256::new().chain_update(head).chain_update(body).finalize().into(), timeless: false })
+            Ok(Signed {
+                content: Sha256::new().chain_update(head).chain_update(body).finalize().into(),
+                timeless: false,
+            })
         }
         IngestSignature::Hmac(scheme) => {
             let value = text(headers, &scheme.header)?;
@@ -98,7 +100,10 @@ pub fn verify(
                 return Err(Refused::Wrong);
             }
             let signed = Canonical::of(canonical, body);
-            Ok(Signed { content: Sha256::new().chain_update("hmac\0").chain_update(signed).finalize().into(), timeless: true })
+            Ok(Signed {
+                content: Sha256::new().chain_update("hmac\0").chain_update(signed).finalize().into(),
+                timeless: true,
+            })
         }
     }
 }
@@ -124,7 +129,8 @@ pub fn check(state: &AppState, tenant: &Tenant, headers: &HeaderMap, body: &[u8]
 /// # Errors
 /// 500: there is none, or the key that it is encrypted with is not set.
 pub fn secret_of(state: &AppState, tenant: &Tenant) -> Result<Secret, Problem> {
-    let sealed = tenant.ingest_secret.as_ref().ok_or_else(|| Problem::internal(&"a tenant without its ingest secret"))?;
+    let sealed =
+        tenant.ingest_secret.as_ref().ok_or_else(|| Problem::internal(&"a tenant without its ingest secret"))?;
     let opened =
         state.ports.sender.vault().open(Place::Ingest(tenant.id), sealed).map_err(|error| Problem::internal(&error))?;
     let text = std::str::from_utf8(&opened).map_err(|error| Problem::internal(&error))?;
@@ -240,10 +246,9 @@ mod tests {
         let good = standard(&of(&now, &sign("m1", NOW)), b"{}").unwrap();
         assert!(!good.timeless);
         // The same however it is written.
-        for (at, signature) in [
-            (format!("+{now}"), sign("m1", NOW)),
-            (format!("0{now}"), format!("v1,AAAA {}", sign("m1", NOW))),
-        ] {
+        for (at, signature) in
+            [(format!("+{now}"), sign("m1", NOW)), (format!("0{now}"), format!("v1,AAAA {}", sign("m1", NOW)))]
+        {
             assert_eq!(standard(&of(&at, &signature), b"{}"), Ok(good.clone()));
         }
         assert_ne!(standard(&of(&(NOW + 1).to_string(), &sign("m1", NOW + 1)), b"{}").unwrap(), good);

@@ -52,7 +52,7 @@ codes! {
     Forbidden FORBIDDEN "forbidden" "Not in the key's scope"
         "The key is known, but may not do this.";
     SignatureInvalid FORBIDDEN "signature_invalid" "Signature missing or wrong"
-        "The tenant's producers sign their events ('ingest_signature'): the signature is missing, wrong, too old, or of a request that was taken before. Nothing of this request was taken.";
+        "The producers of this tenant sign their events ('ingest_signature'): the signature is missing, wrong, too old, or of a request that was taken before. Nothing of this request was taken.";
     NotFound NOT_FOUND "not_found" "Not found"
         "There is nothing at this address, or nothing that this key may see.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed"
@@ -77,6 +77,8 @@ codes! {
         "Another tenant has this slug, or has one still: a tenant that is being deleted keeps its slug until all of it is gone.";
     PayloadTooLarge PAYLOAD_TOO_LARGE "payload_too_large" "Too large"
         "The body is larger than is allowed.";
+    UriTooLong URI_TOO_LONG "uri_too_long" "Address too long"
+        "The address of the request, path and query together, is longer than 8,192 bytes.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "Unsupported content type"
         "The Content-Type of the body is not one that this address takes.";
     ValidationFailed UNPROCESSABLE_ENTITY "validation_failed" "Breaks a rule"

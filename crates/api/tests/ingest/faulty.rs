@@ -46,6 +46,8 @@ pub struct Faults {
     pub seconds_ahead: AtomicUsize,
     /// Who asks to be told of changes is told of none.
     pub tells_nothing: AtomicBool,
+    /// It is of an earlier version, whose processes cannot read encrypted secrets.
+    pub unsealed: AtomicBool,
     /// Groups that it was given.
     pub groups: AtomicUsize,
     /// The group with this number is not taken, from 1.
@@ -114,13 +116,14 @@ impl Health for FaultyStore {
 }
 
 macro_rules! delegate {
-    ($trait:ident { $(fn $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)* }) => {
+    ($trait:ident { $(fn $name:ident($($argument:ident: $kind:ty),*) -> $result:ty;)* } $(+ { $($more:tt)* })?) => {
         #[async_trait]
         impl $trait for FaultyStore {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
                 self.check_away()?;
                 self.inner.$name($($argument),*).await
             })*
+            $($($more)*)?
         }
     };
 }
@@ -181,12 +184,16 @@ delegate! {
     fn end_audit(tenant: TenantId, id: AuditId, target: Option<&str>, outcome: &AuditOutcome) -> ();
     fn list_audit(tenant: TenantId, filter: &AuditFilter, page: Page<AuditId>) -> Vec<AuditEntry>;
     fn prune_audit(older_than: Timestamp, most: usize) -> usize;
-    fn is_sealed() -> bool;
     fn mark_sealed() -> ();
     fn unsealed(newest: &str, after: Option<SealedRow>, most: usize) -> Vec<(SealedRow, TenantId, Kept)>;
     fn count_unsealed(newest: &str) -> u64;
     fn reseal(row: SealedRow, old: &Kept, new: &Sealed) -> bool;
     fn sealing_keys() -> Vec<String>;
+    } + {
+        async fn is_sealed(&self) -> Result<bool, StoreError> {
+            self.check_away()?;
+            Ok(self.inner.is_sealed().await? && !self.faults.unsealed.load(Ordering::SeqCst))
+        }
     }
 }
 

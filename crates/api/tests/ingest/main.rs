@@ -14,6 +14,7 @@ mod faulty;
 mod idempotency;
 mod lanes;
 mod routing;
+mod signed;
 
 use std::{sync::Arc, time::Duration};
 

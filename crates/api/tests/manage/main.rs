@@ -4,11 +4,13 @@
 
 #[allow(dead_code, reason = "shared with the tests of ingest")]
 mod app;
+mod credentials;
 mod dead_letters;
 mod deliveries;
 mod destination_actions;
 mod destinations;
 mod edges;
+mod egress;
 mod events;
 #[path = "../ingest/faulty.rs"]
 #[allow(dead_code, reason = "shared with the tests of ingest")]

@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use signalpost_core::TenantId;
-use signalpost_signing::Secret;
+use http::HeaderName;
+use signalpost_core::{DestinationSpec, TenantId, secret::Secret, signature::SignatureScheme};
+use signalpost_receiver::Verifier;
+use signalpost_sender::signatures;
 use signalpost_store::{Store, StoreError, read::Page};
 use signalpost_vault::KeyRing;
 use tokio::sync::Mutex;
@@ -22,7 +24,7 @@ pub struct Secrets {
 struct Known {
     /// The state of the destinations that this was read at.
     version: u64,
-    by_path: HashMap<String, Vec<Secret>>,
+    by_path: HashMap<String, Vec<Verifier>>,
 }
 
 impl Secrets {
@@ -31,7 +33,7 @@ impl Secrets {
     }
 
     /// Those of the destinations whose URL has this path; none where the store does not answer.
-    pub async fn at(&self, path: &str) -> Vec<Secret> {
+    pub async fn at(&self, path: &str) -> Vec<Verifier> {
         let mut known = self.known.lock().await;
         // Read before the destinations are, so that a change in between is seen the next time.
         let version = *self.store.changes().borrow();
@@ -47,7 +49,7 @@ impl Secrets {
         known.as_ref().and_then(|known| known.by_path.get(path)).cloned().unwrap_or_default()
     }
 
-    async fn read(&self) -> Result<HashMap<String, Vec<Secret>>, StoreError> {
+    async fn read(&self) -> Result<HashMap<String, Vec<Verifier>>, StoreError> {
         let mut by_path = HashMap::<_, Vec<_>>::new();
         let mut after = None;
         loop {
@@ -56,9 +58,8 @@ impl Secrets {
             for destination in &destinations {
                 let path = inbox_path(&destination.spec.url, self.port);
                 let opened = self.vault.destination(destination.tenant_id, destination.id, &destination.secrets);
-                let secret = opened.ok().and_then(|secrets| Secret::parse(secrets.current.reveal()).ok());
-                if let (Some(path), Some(secret)) = (path, secret) {
-                    by_path.entry(path).or_default().push(secret);
+                if let (Some(path), Ok(secrets)) = (path, opened) {
+                    by_path.entry(path).or_default().push(verifier(&destination.spec, &secrets.current));
                 }
             }
             match destinations.last() {
@@ -67,6 +68,19 @@ impl Secrets {
             }
         }
     }
+}
+
+/// What its receiver would verify: every scheme, with the newest secret.
+fn verifier(spec: &DestinationSpec, secret: &Secret) -> Verifier {
+    let schemes = spec.signatures.iter().filter_map(|scheme| match scheme {
+        SignatureScheme::Standard => Verifier::standard(secret.reveal()).ok(),
+        SignatureScheme::StandardEd25519 => Verifier::standard(&signatures::public_key(secret.reveal())?).ok(),
+        SignatureScheme::Hmac(scheme) => {
+            let header = HeaderName::from_bytes(scheme.header.as_bytes()).ok()?;
+            Some(Verifier::hmac(header, signatures::hmac(scheme, secret.reveal())))
+        }
+    });
+    schemes.fold(Verifier::default(), Verifier::and)
 }
 
 /// The path of a URL that points at the inbox of this process.

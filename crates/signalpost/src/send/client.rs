@@ -17,7 +17,7 @@ use signalpost_runtime::SystemEntropy;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{client_retry::pause, pace::Request};
+use super::{client_retry::pause, pace::Request, signer::Signer};
 use signalpost_wiring::Failure;
 
 /// Longer than the API's own time-outs.
@@ -55,6 +55,7 @@ pub struct Client {
     single: Url,
     batch: Url,
     run: String,
+    signer: Option<Signer>,
     give_up_after: Duration,
     waiting: AtomicBool,
     /// When a request was last answered; before the first, when all began.
@@ -89,6 +90,8 @@ enum BatchResult {
 #[derive(Deserialize, Default)]
 struct Problem {
     #[serde(default)]
+    code: String,
+    #[serde(default)]
     title: String,
     #[serde(default)]
     detail: Option<String>,
@@ -117,7 +120,7 @@ impl Problem {
 }
 
 impl Client {
-    pub fn new(url: &str, key: &str, give_up_after: Duration) -> Result<Self, Failure> {
+    pub fn new(url: &str, key: &str, signer: Option<Signer>, give_up_after: Duration) -> Result<Self, Failure> {
         let base = Url::parse(url.trim_end_matches('/'))
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https"))
@@ -146,6 +149,7 @@ impl Client {
             single: join("/v1/events"),
             batch: join("/v1/events/batch"),
             run,
+            signer,
             give_up_after,
             waiting: AtomicBool::new(false),
             answered: Mutex::new(Instant::now()),
@@ -236,6 +240,8 @@ impl Client {
             .post(url.clone())
             .header(header::CONTENT_TYPE, content_type)
             .header("idempotency-key", format!("send-{}-{}", self.run, request.sequence))
+            // Anew for each try: what is signed is taken once.
+            .headers(self.signer.as_ref().map(|signer| signer.sign(body.as_bytes())).unwrap_or_default())
             .body(body)
             .send()
             .await;
@@ -257,6 +263,10 @@ impl Client {
             StatusCode::ACCEPTED | StatusCode::MULTI_STATUS | StatusCode::UNPROCESSABLE_ENTITY if !single => {
                 self.batch_answer(request, status, &body, replayed)
             }
+            StatusCode::FORBIDDEN if is_unsigned(&body) => Try::Fatal(format!(
+                "the signature is not accepted (--sign-secret, --sign-scheme): {}",
+                problem(&body, status)
+            )),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 Try::Fatal(format!("the API key is not accepted: {}", problem(&body, status)))
             }
@@ -316,6 +326,10 @@ fn problem(body: &[u8], status: StatusCode) -> String {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let text = problem.text();
     if text.is_empty() { format!("answered {status}") } else { format!("answered {}: {text}", status.as_u16()) }
+}
+
+fn is_unsigned(body: &[u8]) -> bool {
+    serde_json::from_slice::<Problem>(body).is_ok_and(|problem| problem.code == "signature_invalid")
 }
 
 fn is_problem(headers: &header::HeaderMap) -> bool {

@@ -7,6 +7,7 @@
 mod client;
 mod client_retry;
 mod pace;
+mod signer;
 mod source;
 mod tally;
 
@@ -21,13 +22,15 @@ use client::Client;
 use futures::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use pace::Requests;
+use signalpost_core::Secret;
 use signalpost_runtime::Shutdown;
+use signer::Signer;
 use source::{Format, Source};
 use tally::Tally;
 
 use signalpost_wiring::Failure;
 
-use crate::data_dir;
+use crate::{data_dir, scheme::Scheme, terminal::secret};
 
 /// Post events from NDJSON or CSV, from a file or standard input
 ///
@@ -45,8 +48,14 @@ pub struct Args {
     #[arg(long, env = "SIGNALPOST_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// The API key; else the one of SIGNALPOST_ADMIN_KEY, else the one in the data directory of `dev` and `standalone`
-    #[arg(long, env = "SIGNALPOST_API_KEY", hide_env_values = true)]
-    key: Option<String>,
+    #[arg(long, env = "SIGNALPOST_API_KEY", hide_env_values = true, value_parser = secret)]
+    key: Option<Secret>,
+    /// Sign each request, for a tenant whose producers must (`ingest_signature`): its secret
+    #[arg(long, env = "SIGNALPOST_SIGN_SECRET", hide_env_values = true, value_parser = secret)]
+    sign_secret: Option<Secret>,
+    /// How: standard, or hmac,header=NAME[,prefix=TEXT][,encoding=hex|base64][,canonical=raw|sorted_keys]
+    #[arg(long, env = "SIGNALPOST_SIGN_SCHEME", default_value = "standard")]
+    sign_scheme: Scheme,
     /// The event type; for NDJSON only of lines without one
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
@@ -80,7 +89,8 @@ pub struct Args {
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let source = Source::open(&args.file, args.format, args.event_type.clone(), args.uid_column.clone())?;
     let progress = progress(&args, source.bytes());
-    let client = Client::new(&args.url, &key(args.key.as_deref())?, Duration::from_secs(args.give_up_after))?;
+    let signer = args.sign_secret.as_ref().map(|secret| Signer::new(&args.sign_scheme, secret)).transpose()?;
+    let client = Client::new(&args.url, &key(args.key.as_ref())?, signer, Duration::from_secs(args.give_up_after))?;
     let mut tally = Tally::new(progress.clone());
     let mut items = source.read(args.max.unwrap_or(u64::MAX));
     let (stop, give_up) = (items.stopper(), items.stopper());
@@ -119,8 +129,8 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     if tally.is_clean() && !stopped_early { Ok(()) } else { Err(Failure::Told) }
 }
 
-fn key(given: Option<&str>) -> Result<String, Failure> {
-    if let Some(key) = given.filter(|key| !key.is_empty()) {
+fn key(given: Option<&Secret>) -> Result<String, Failure> {
+    if let Some(key) = given.map(Secret::reveal).filter(|key| !key.is_empty()) {
         return Ok(key.to_owned());
     }
     // Several, newest first.

@@ -47,11 +47,7 @@ fn auth(fields: &mut Fields<'_>) -> Option<Auth> {
     }
 }
 
-fn required<T>(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    read: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
+fn required<T>(fields: &mut Fields<'_>, name: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
     let value = fields.parsed(name, read);
     if fields.is_absent(name) {
         fields.wrong(name, "is required");

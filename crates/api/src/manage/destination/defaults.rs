@@ -127,8 +127,9 @@ mod tests {
                  a known field",
             ),
             (
-                json!({"url": "https://a.example/", "secret": "x"}),
-                "destination_defaults.url: can have no default; destination_defaults.secret: can have no default",
+                json!({"url": "https://a.example/", "secret": "x", "auth": {"type": "bearer", "token": "x"}}),
+                "destination_defaults.url: can have no default; destination_defaults.secret: can have no default; \
+                 destination_defaults.auth: can have no default",
             ),
         ] {
             assert_eq!(defaults(members.clone()), Err(told.to_owned()), "{members}");

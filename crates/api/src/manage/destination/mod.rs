@@ -74,9 +74,8 @@ pub fn read(
     let headers = read_headers(&mut fields);
     let header_names: BTreeSet<String> = headers.keys().cloned().collect();
     let signatures = signatures::read(&mut fields, &header_names);
-    let secret = fields.parsed("secret", |text| {
-        signalpost_sender::signatures::check(&signatures, text).map(|()| Secret::new(text))
-    });
+    let secret = fields
+        .parsed("secret", |text| signalpost_sender::signatures::check(&signatures, text).map(|()| Secret::new(text)));
     let auth = auth::read(&mut fields, document);
     let spec = read_spec(&mut fields, header_names, signatures, check_url);
     fields.finish(READ_ONLY);

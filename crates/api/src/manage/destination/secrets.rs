@@ -1,7 +1,11 @@
 //! What is secret of a destination after a change, from what it was and what was asked for.
 
 use serde_json::{Map, Value};
-use signalpost_core::{DestinationSecrets, Entropy, Timestamp, secret::{MAX_PREVIOUS, PreviousSecret, Secret}, signature::SignatureScheme};
+use signalpost_core::{
+    DestinationSecrets, Entropy, Timestamp,
+    secret::{MAX_PREVIOUS, PreviousSecret, Secret},
+    signature::SignatureScheme,
+};
 use signalpost_sender::signatures;
 
 use super::{Draft, auth};
@@ -50,9 +54,9 @@ impl Draft {
         };
         if let Some(auth) = &auth {
             let header = auth::header_of(auth);
-            let signed = schemes.iter().any(|scheme| {
-                matches!(scheme, SignatureScheme::Hmac(hmac) if hmac.header.eq_ignore_ascii_case(&header))
-            });
+            let signed = schemes.iter().any(
+                |scheme| matches!(scheme, SignatureScheme::Hmac(hmac) if hmac.header.eq_ignore_ascii_case(&header)),
+            );
             if signed || self.headers.keys().any(|name| name.eq_ignore_ascii_case(&header)) {
                 let other = if signed { "signatures" } else { "headers" };
                 return Err(Problem::invalid_at("/auth", format!("writes the header `{header}`, as `{other}` does")));

@@ -67,7 +67,9 @@ pub fn hmac(fields: &mut Fields<'_>) -> Option<HmacScheme> {
         fields.wrong("header", "is required");
     }
     let prefix = fields.parsed("prefix", |text| {
-        let fits = text.len() <= MAX_PREFIX && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && !text.starts_with(' ');
+        let fits = text.len() <= MAX_PREFIX
+            && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            && !text.starts_with(' ');
         fits.then(|| text.to_owned())
             .ok_or_else(|| format!("must be at most {MAX_PREFIX} visible ASCII characters, and not begin with a space"))
     });

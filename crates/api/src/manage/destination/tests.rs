@@ -184,6 +184,109 @@ fn secrets_have_24_to_64_bytes() {
 }
 
 #[test]
+fn a_secret_is_of_the_kind_that_its_schemes_sign_with() {
+    let private = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg==";
+    let hmac = json!({"scheme": "hmac", "header": "X-Sig"});
+    for (schemes, given, fits) in [
+        (json!([{"scheme": "standard_ed25519"}]), private.to_owned(), true),
+        (json!([{"scheme": "standard_ed25519"}]), secret(32), false),
+        (json!([{"scheme": "standard"}]), private.to_owned(), false),
+        (json!([{"scheme": "standard"}, hmac]), secret(32), true),
+        (json!([{"scheme": "standard"}, hmac]), "any text".to_owned(), false),
+        (json!([hmac]), "any text".to_owned(), true),
+        (json!([hmac]), "ü".repeat(256), true),
+        (json!([hmac]), "x".repeat(257), false),
+        (json!([hmac]), String::new(), false),
+        (json!([hmac]), "a\0b".to_owned(), false),
+    ] {
+        let expected: &[&str] = if fits { &[] } else { &["/secret"] };
+        assert_eq!(pointers(json!({"signatures": schemes, "secret": given})), expected, "{schemes} {given}");
+    }
+}
+
+#[test]
+fn signatures_are_read_one_by_one() {
+    let hmac = |members: Value| {
+        let mut scheme = json!({"scheme": "hmac", "header": "X-Sig"});
+        scheme.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        json!([scheme])
+    };
+    let read = spec(json!({"signatures": [
+        {"scheme": "standard"},
+        {"scheme": "hmac", "header": "X-Hub-Signature-256", "prefix": "sha256=", "encoding": "base64", "canonical": "sorted_keys"},
+        {"scheme": "hmac", "header": "x-sig", "prefix": null},
+    ]}));
+    let schemes = serde_json::to_value(&read.signatures).unwrap();
+    assert_eq!(schemes[1]["canonical"], "sorted_keys");
+    assert_eq!(schemes[2], json!({"scheme": "hmac", "header": "x-sig", "encoding": "hex", "canonical": "raw"}));
+    for (bad, at) in [
+        (json!([]), vec![""]),
+        (json!({}), vec![""]),
+        (Value::from(vec![json!({"scheme": "standard"}); 11]), vec![""]),
+        (json!(["standard"]), vec!["/0"]),
+        (json!([{}]), vec!["/0/scheme"]),
+        (json!([{"scheme": "rsa", "header": "X-Sig"}]), vec!["/0/scheme"]),
+        (json!([{"scheme": "standard", "header": "X-Sig"}]), vec!["/0/header"]),
+        (json!([{"scheme": "hmac"}]), vec!["/0/header"]),
+        (json!([{"scheme": "hmac", "header": "X Sig"}]), vec!["/0/header"]),
+        (json!([{"scheme": "hmac", "header": "Webhook-Signature"}]), vec!["/0/header"]),
+        (json!([{"scheme": "hmac", "header": "Host"}]), vec!["/0/header"]),
+        (json!([{"scheme": "hmac", "header": "x".repeat(129)}]), vec!["/0/header"]),
+        (hmac(json!({"prefix": "x".repeat(65)})), vec!["/0/prefix"]),
+        (hmac(json!({"prefix": " x"})), vec!["/0/prefix"]),
+        (hmac(json!({"prefix": "\n"})), vec!["/0/prefix"]),
+        (
+            hmac(json!({"encoding": "HEX", "canonical": "c14n", "key": 1})),
+            vec!["/0/encoding", "/0/canonical", "/0/key"],
+        ),
+        (json!([{"scheme": "standard"}, {"scheme": "standard"}]), vec!["/1/scheme"]),
+        (json!([{"scheme": "standard"}, {"scheme": "standard_ed25519"}]), vec!["/1/scheme"]),
+        (json!([{"scheme": "hmac", "header": "X-Sig"}, {"scheme": "hmac", "header": "x-sig"}]), vec!["/1/header"]),
+    ] {
+        let expected: Vec<_> = at.iter().map(|at| format!("/signatures{at}")).collect();
+        assert_eq!(pointers(json!({"signatures": bad})), expected, "{bad}");
+    }
+    let clash = json!({"signatures": hmac(json!({})), "headers": {"x-sig": "1"}});
+    assert_eq!(pointers(clash), ["/signatures/0/header"]);
+}
+
+#[test]
+fn credentials_are_read_by_their_type() {
+    let auth = |auth: Value| draft(&json!({"url": "https://a.example/", "auth": auth})).unwrap().auth;
+    let secret = Secret::new;
+    for (written, read) in [
+        (
+            json!({"type": "basic", "username": "anna", "password": "pä:ss"}),
+            Auth::Basic { username: "anna".into(), password: secret("pä:ss") },
+        ),
+        (json!({"type": "bearer", "token": "t0ken"}), Auth::Bearer { token: secret("t0ken") }),
+        (
+            json!({"type": "api_key", "header": "X-Api-Key", "value": "v{1}"}),
+            Auth::ApiKey { header: "X-Api-Key".into(), value: secret("v{1}") },
+        ),
+    ] {
+        assert_eq!(auth(written), Some(Some(read)));
+    }
+    assert_eq!(auth(Value::Null), Some(None));
+    assert_eq!(draft(&json!({"url": "https://a.example/"})).unwrap().auth, None);
+    for (bad, at) in [
+        (json!("Bearer x"), vec![""]),
+        (json!({}), vec!["/type"]),
+        (json!({"type": "oauth2", "token": "x"}), vec!["/type"]),
+        (json!({"type": "basic"}), vec!["/username", "/password"]),
+        (json!({"type": "basic", "username": "a:b", "password": "a\nb"}), vec!["/username", "/password"]),
+        (json!({"type": "bearer", "token": ""}), vec!["/token"]),
+        (json!({"type": "bearer", "token": "a\r\nX: y"}), vec!["/token"]),
+        (json!({"type": "bearer", "token": "x", "username": "y"}), vec!["/username"]),
+        (json!({"type": "api_key", "header": "Host", "value": "ü"}), vec!["/header", "/value"]),
+        (json!({"type": "api_key", "header": "X-Key", "value": " x"}), vec!["/value"]),
+    ] {
+        let expected: Vec<_> = at.iter().map(|at| format!("/auth{at}")).collect();
+        assert_eq!(pointers(json!({"auth": bad})), expected, "{bad}");
+    }
+}
+
+#[test]
 fn uids_are_not_shaped_like_ids() {
     assert_eq!(pointers(json!({"uid": "dst_01h2e8kqvbfwea724h75qc655w"})), ["/uid"]);
     assert_eq!(pointers(json!({"uid": ""})), ["/uid"]);
@@ -329,17 +432,7 @@ fn giving_up_takes_defaults_and_has_bounds() {
 
 #[test]
 fn unknown_and_read_only_fields_are_refused() {
-    for name in [
-        "nonsense",
-        "signatures",
-        "auth",
-        "id",
-        "state",
-        "disabled_reason",
-        "created_at",
-        "updated_at",
-        "circuit_state",
-    ] {
+    for name in ["nonsense", "id", "state", "disabled_reason", "created_at", "updated_at", "circuit_state"] {
         assert_eq!(pointers(json!({name: null})), [format!("/{name}")], "{name}");
     }
 }
@@ -366,7 +459,7 @@ fn the_schema_lists_exactly_what_is_read() {
     };
     let secrets = signalpost_core::DestinationSecrets::signing(Secret::new(secret(24)));
     let current = super::patch::document(&destination, &secrets);
-    let written: BTreeSet<String> = current.keys().cloned().chain(["secret".to_owned()]).collect();
+    let written: BTreeSet<String> = current.keys().cloned().chain(["secret", "auth"].map(str::to_owned)).collect();
     assert_eq!(written, described);
     // What a PATCH starts from reads as what it is.
     assert!(read(&current, &|url| Ok(url.to_owned())).is_ok());
