@@ -37,6 +37,7 @@ pub struct App {
     pub clock: Arc<SystemClock>,
     shutdown: Shutdown,
     pub api: Api,
+    ports: Ports,
     folder: tempfile::TempDir,
 }
 
@@ -95,14 +96,25 @@ impl App {
         wrap: impl FnOnce(SqliteStore) -> Arc<dyn Store>,
         other_limits: Option<Arc<dyn Limits>>,
     ) -> Self {
+        let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..EgressPolicy::public_only() };
+        Self::start_behind(egress, settings, wrap, other_limits)
+    }
+
+    /// The same, and its deliveries may reach what `egress` says.
+    pub fn start_behind(
+        egress: EgressPolicy,
+        settings: Settings,
+        wrap: impl FnOnce(SqliteStore) -> Arc<dyn Store>,
+        other_limits: Option<Arc<dyn Limits>>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SystemClock::new());
         let as_clock: Arc<dyn Clock> = clock.clone();
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
         let store = SqliteStore::open(folder.path(), Arc::clone(&as_clock), Arc::clone(&entropy)).unwrap();
         let limits = Arc::new(LocalLimits::new(Arc::clone(&as_clock)));
-        let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..EgressPolicy::public_only() };
-        let vault = Arc::new(KeyRing::parse(KeyRing::generate("test", &*entropy).reveal()).unwrap());
+        // Always the same: one app may open what another one has sealed.
+        let vault = Arc::new(KeyRing::parse("test:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap());
         let settings_of_sender = SenderSettings::new(egress, Arc::clone(&as_clock), Arc::clone(&entropy), vault);
         let sender = Sender::new(settings_of_sender).unwrap();
         let bus = LocalBus::new(&*clock, Capacity::default());
@@ -116,17 +128,25 @@ impl App {
         };
         let settings = Settings { operator_keys: vec![Secret::new(KEY)], ..settings };
         let shutdown = Shutdown::new();
-        let api = Api::start(ports, settings, shutdown.clone());
-        Self { router: api.router(), store, bus, limits, clock, shutdown, api, folder }
+        let api = Api::start(ports.clone(), settings, shutdown.clone());
+        Self { router: api.router(), store, bus, limits, clock, shutdown, api, ports, folder }
+    }
+
+    /// Another API process on the same store, with a clock of its own.
+    pub fn beside(&self, settings: Settings, clock: Arc<dyn Clock>) -> Api {
+        let settings = Settings { operator_keys: vec![Secret::new(KEY)], ..settings };
+        Api::start(Ports { clock, ..self.ports.clone() }, settings, self.shutdown.clone())
+    }
+
+    /// All bytes of the database.
+    pub fn database(&self) -> Vec<u8> {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        files.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect()
     }
 
     /// Any request, as it is.
     pub async fn raw(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Reply { status: parts.status, headers: parts.headers, bytes, body }
+        answer(self.router.clone(), request).await
     }
 
     /// A request with the operator's key and these headers.
@@ -245,14 +265,13 @@ impl App {
 
     /// What a write is about.
     pub async fn target(&self, delivery: &str) -> Target {
+        self.target_in(TenantId::DEFAULT, delivery).await
+    }
+
+    async fn target_in(&self, tenant_id: TenantId, delivery: &str) -> Target {
         let id: DeliveryId = delivery.parse().unwrap();
-        let view = self.store.delivery(TenantId::DEFAULT, id).await.unwrap().unwrap();
-        Target {
-            delivery_id: id,
-            tenant_id: TenantId::DEFAULT,
-            destination_id: view.destination_id,
-            event_id: view.event_id,
-        }
+        let view = self.store.delivery(tenant_id, id).await.unwrap().unwrap();
+        Target { delivery_id: id, tenant_id, destination_id: view.destination_id, event_id: view.event_id }
     }
 
     pub async fn write(&self, write: DeliveryWrite) {
@@ -262,8 +281,13 @@ impl App {
 
     /// What came of the next request of a delivery.
     pub async fn attempted(&self, delivery: &str, next: Next) {
-        let target = self.target(delivery).await;
-        let recorded = self.store.delivery(TenantId::DEFAULT, target.delivery_id).await.unwrap().unwrap().attempts;
+        self.attempted_in(TenantId::DEFAULT, delivery, next).await;
+    }
+
+    /// The same of another tenant's.
+    pub async fn attempted_in(&self, tenant: TenantId, delivery: &str, next: Next) {
+        let target = self.target_in(tenant, delivery).await;
+        let recorded = self.store.delivery(tenant, target.delivery_id).await.unwrap().unwrap().attempts;
         let (outcome, status_code, error) = match next {
             Next::Delivered => (AttemptOutcome::Delivered, Some(200), None),
             Next::Retry { .. } => (AttemptOutcome::Retry, None, Some("connection refused".to_owned())),
@@ -287,6 +311,15 @@ impl App {
         self.attempted(&deliveries[0], Next::Dead { reason }).await;
         deliveries[0].clone()
     }
+}
+
+/// What a router answers.
+pub async fn answer(router: Router, request: Request<Body>) -> Reply {
+    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    Reply { status: parts.status, headers: parts.headers, bytes, body }
 }
 
 impl Drop for App {
