@@ -11,6 +11,8 @@ enum Manner {
     Answer(u16),
     /// Not at all: it hangs up.
     HangUp,
+    /// Not at all: it waits.
+    Wait,
 }
 
 /// A proxy; gives its address and the heads of the requests that it got.
@@ -35,6 +37,7 @@ async fn proxy(manner: Manner) -> (SocketAddr, mpsc::UnboundedReceiver<String>) 
                     stream.write_all(head.as_bytes()).await.unwrap();
                 }
                 Manner::HangUp => {}
+                Manner::Wait => std::future::pending().await,
             }
         }
     })
@@ -134,6 +137,16 @@ async fn a_proxy_that_does_not_serve_is_told_apart() {
         // What the proxy says is not the destination's answer.
         assert_eq!((exchange.status_code, exchange.response_excerpt.len()), (None, 0));
     }
+}
+
+#[tokio::test]
+async fn the_time_out_bounds_the_proxy_too() {
+    let (address, _heads) = proxy(Manner::Wait).await;
+    let sender = through(address, settings(), resolving_to(&["1.1.1.1", "8.8.8.8"]));
+    let mut destination = destination("https://hooks.example/");
+    destination.spec.timeout_ms = 100;
+    let exchange = send(&sender, &destination).await;
+    assert_eq!(exchange.error.as_deref(), Some("timed out after 100 ms"));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use futures::{
 };
 use hyper_util::client::legacy::connect::dns::Name;
 use signalpost_core::Clock;
+use tokio::sync::Semaphore;
 
 use crate::{
     EgressPolicy, UrlDenied,
@@ -36,9 +37,20 @@ const KEEP_FAILED: Duration = Duration::from_secs(1);
 /// From so many names on, those that are out of date are dropped.
 const SWEEP_FROM: usize = 4096;
 
-/// Asks the system's resolver.
+/// Lookups that the system is asked for at once. Each holds a thread of the runtime's (of 512, which others need, too)
+/// until the name server answers, and name servers that never do are for anybody to set up.
+static LOOKUPS: Semaphore = Semaphore::const_new(128);
+
+/// Asks the system's resolver. Goes on when nobody waits any more: its thread does, too.
 pub(crate) async fn look_up(name: &str) -> io::Result<Vec<IpAddr>> {
-    Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+    let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+    let name = name.to_owned();
+    let asking = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((name, 0)).await;
+        drop(place);
+        found.map(|found| found.map(|address| address.ip()).collect())
+    });
+    asking.await.map_err(io::Error::other)?
 }
 
 /// Where addresses come from. Exchanged in tests.
