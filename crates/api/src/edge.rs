@@ -10,7 +10,7 @@ use axum::{
     body::{self, Body},
     extract::{MatchedPath, Request, State},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -26,6 +26,9 @@ use crate::{
 
 /// Carries the id of a request, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest address of a request, path and query together.
+const MOST_URI: usize = 8192;
 
 /// No problem is larger.
 const MOST_PROBLEM: usize = 1024 * 1024;
@@ -52,7 +55,15 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
     }
     request.extensions_mut().insert(id.clone());
 
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+    let length = request.uri().path_and_query().map_or(0, |address| address.as_str().len());
+    let handled = async {
+        if length > MOST_URI {
+            let detail = format!("The address has {length} bytes; at most {MOST_URI} are taken.");
+            return Problem::new(Code::UriTooLong, detail).into_response();
+        }
+        next.run(request).await
+    };
+    let handled = AssertUnwindSafe(handled).catch_unwind().instrument(span.clone()).await;
     let response = match handled {
         Ok(response) => with_problem(response, &id.0).await,
         Err(panic) => span.in_scope(|| Problem::internal(&message(&*panic))).respond(Some(&id.0)),
@@ -158,10 +169,11 @@ fn measure(route: &str, status: StatusCode, took: std::time::Duration) {
 }
 
 /// Headers that a browser needs to be told; a handler that serves a page sets its own.
-const SAFE: [(HeaderName, HeaderValue); 5] = [
+const SAFE: [(HeaderName, HeaderValue); 6] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         header::CONTENT_SECURITY_POLICY,

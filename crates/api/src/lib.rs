@@ -8,6 +8,8 @@ pub mod audit;
 pub mod auth;
 pub mod edge;
 pub mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod health;
 mod home;
 pub mod html;
@@ -31,7 +33,7 @@ pub use manage::{
     ManageSettings,
     destination::{BadDefaults, DestinationDefaults},
 };
-pub use serve::serve;
+pub use serve::{ConnectionLimits, serve};
 pub use settings::{IngestSettings, MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_MANAGE_BYTES, OperationsSettings, Settings};
 use signalpost_runtime::Shutdown;
 use signalpost_telemetry::{Health, health::Operations};

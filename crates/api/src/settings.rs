@@ -19,6 +19,8 @@ pub struct Settings {
     pub open_registrations_per_hour: Option<NonZeroU32>,
     /// The largest event, as it is posted. `SIGNALPOST_MAX_EVENT_BYTES`.
     pub max_event_bytes: usize,
+    /// The most bytes of bodies that are held at once, of all requests together; further ones get 503.
+    pub body_bytes: usize,
     /// How long idempotency keys and uids are kept.
     pub idempotency_ttl: Duration,
     /// Above so many destinations an event is committed with a fan-out cursor instead of deliveries.
@@ -71,6 +73,7 @@ impl Default for Settings {
             trusted_proxies: Vec::new(),
             open_registrations_per_hour: None,
             max_event_bytes: 1024 * 1024,
+            body_bytes: 256 * 1024 * 1024,
             idempotency_ttl: Duration::from_secs(24 * 60 * 60),
             fan_out_above: 1000,
             ingest: IngestSettings::default(),

@@ -18,6 +18,7 @@ use crate::{
     Settings,
     auth::{Directory, LastUse, OperatorKeys},
     ingest::{Ingest, IngestPorts},
+    json::BodyBudget,
     quota::{EventQuotas, Registrations},
     router::EventRouter,
 };
@@ -61,6 +62,8 @@ pub struct Inner {
     pub registrations: Registrations,
     /// Whether secrets are known to be encrypted when they are written.
     sealed: AtomicBool,
+    /// The memory of bodies that are being read.
+    pub bodies: BodyBudget,
     /// Where events go.
     pub router: Arc<EventRouter>,
     /// Commits and publishes them.
@@ -78,6 +81,7 @@ impl AppState {
         let ingest = Ingest::start(&IngestPorts { store, bus, clock, entropy }, settings.ingest);
         let quotas = EventQuotas::new(Arc::clone(&ports.clock));
         let registrations = Registrations::new(settings.open_registrations_per_hour, Arc::clone(&ports.clock));
+        let bodies = BodyBudget::new(settings.body_bytes);
         Self(Arc::new(Inner {
             ports,
             settings,
@@ -87,6 +91,7 @@ impl AppState {
             quotas,
             registrations,
             sealed: AtomicBool::new(false),
+            bodies,
             router,
             ingest,
         }))

@@ -47,6 +47,16 @@ concern! {
         /// Proxies (CIDRs, comma-separated) whose `X-Forwarded-For` is believed: the client's address is the rightmost in it that is
         /// none of them. The audit log shows it, and registrations are limited by it.
         trusted_proxies: Vec<IpNet> = "TRUSTED_PROXIES" { default: Text(""), example: "10.0.0.0/8,fd00::/8" }
+        /// How many connections the listener has at once; further ones are refused with 503. Never more than three quarters of the
+        /// process's file descriptors, which are its hard limit of open files.
+        max_connections: NonZeroUsize = "MAX_CONNECTIONS" {
+            default: Text("20000"), unit: "connections", example: "50000", range: Some((16.0, 1_000_000.0)),
+        }
+        /// How many of them one address may have (IPv6: one /64), so that one client cannot take all. Connections of
+        /// `TRUSTED_PROXIES` are not counted here: name your load balancers there.
+        max_connections_per_address: NonZeroUsize = "MAX_CONNECTIONS_PER_ADDRESS" {
+            default: Text("2000"), unit: "connections", example: "100", range: Some((1.0, 1_000_000.0)),
+        }
         /// Whether everybody may create a tenant, without a key: `POST /v1/tenants`. Such a tenant has no quotas.
         open_registration: bool = "OPEN_REGISTRATION" { default: Text("false"), example: "true" }
         /// How many tenants may be created so from one address (IPv6: from one /64), at each api process.
@@ -69,7 +79,7 @@ concern! {
         /// all decrypt; `signalpost rotate-keys` encrypts everything with the newest. `dev` and `standalone` make one on their first start.
         /// Whoever loses them loses the secrets: keep them apart from the backups of the database.
         encryption_keys: Option<Secret> = "ENCRYPTION_KEYS" {
-            example: "k1:bm90IGEga2V5LCBidXQgMzIgYnl0ZXMgbG9uZyEhISE=", secret: true,
+            example: "\"k1:$(openssl rand -base64 32)\"", secret: true,
             needed_by: &[Kind::Api, Kind::Dispatcher],
         }
         /// `dev` and `standalone`: the directory of the database and of what they make on their first start.

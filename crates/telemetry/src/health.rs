@@ -9,7 +9,7 @@ mod routes;
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-pub use routes::{Access, Operations, router, serve};
+pub use routes::{Access, Operations, alone, router};
 use serde::Serialize;
 use tokio::{sync::Mutex, time::Instant};
 

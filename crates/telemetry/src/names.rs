@@ -47,6 +47,9 @@ metrics! {
     PUBLISH_FAILURES Counter "" "signalpost_publish_failures_total" [] "Batches that the bus did not acknowledge; the relay takes over.";
     HTTP_REQUESTS Counter "" "signalpost_http_requests_total" ["route", "status"] "Requests to our HTTP API.";
     HTTP_REQUEST_SECONDS Histogram "seconds" "signalpost_http_request_seconds" ["route"] "Time to answer a request to our HTTP API.";
+    HTTP_CONNECTIONS Gauge "" "signalpost_http_connections" [] "Connections to our listeners that are open.";
+    HTTP_CONNECTIONS_REFUSED Counter "" "signalpost_http_connections_refused_total" ["reason"] "Connections that were refused: `all` places are taken, or those of one `address`.";
+    HTTP_CONNECTIONS_CUT Counter "" "signalpost_http_connections_cut_total" ["reason"] "Connections that were cut: the `head` of the first request did not come, or the `answer` was not read.";
 
     ATTEMPTS Counter "" "signalpost_attempts_total" ["outcome"] "Requests made to destinations, by outcome.";
     ATTEMPT_SECONDS Histogram "seconds" "signalpost_attempt_seconds" [] "Time of one request to a destination, body included.";

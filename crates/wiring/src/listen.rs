@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use anyhow::anyhow;
+use signalpost_api::ConnectionLimits;
 use signalpost_config::Settings;
 use signalpost_runtime::Shutdown;
 use signalpost_telemetry::{
@@ -72,11 +73,6 @@ fn operations(process: &Process, health: &Health, access: Access) -> Operations 
 }
 
 fn serve_on(listener: TcpListener, operations: Operations, name: &'static str, parts: &mut Parts, shutdown: &Shutdown) {
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, what = name, "listening");
-    }
-    let stop = shutdown.clone();
-    parts.spawn(name, async move {
-        health::serve(listener, health::router(operations), async move { stop.draining().await }).await
-    });
+    let router = health::alone(operations);
+    parts.spawn(name, signalpost_api::serve(listener, router, ConnectionLimits::of_operations(), shutdown.clone()));
 }

@@ -3,7 +3,8 @@
 use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use signalpost_api::{DestinationDefaults, ManageSettings, OperationsSettings};
+use nix::sys::resource::{Resource, getrlimit};
+use signalpost_api::{ConnectionLimits, DestinationDefaults, ManageSettings, OperationsSettings};
 use signalpost_config::Settings;
 use signalpost_core::Secret;
 use signalpost_sender::{EgressPolicy, EgressProxy, ExtraRoots, Sender, SenderSettings};
@@ -18,9 +19,12 @@ use crate::{Failure, Process};
 /// They are not set, or are none.
 pub fn vault(settings: &Settings) -> Result<Arc<KeyRing>, Failure> {
     let keys = settings.storage.encryption_keys.as_ref().map_or("", Secret::reveal);
-    let ring =
-        KeyRing::parse(keys).map_err(|error| Failure::setting(format!("SIGNALPOST_ENCRYPTION_KEYS: {error}")))?;
-    Ok(Arc::new(ring))
+    KeyRing::parse(keys).map(Arc::new).map_err(|error| {
+        Failure::setting(format!(
+            "SIGNALPOST_ENCRYPTION_KEYS: {error}; `echo \"k1:$(openssl rand -base64 32)\"` makes one, several are \
+             separated by commas, newest first"
+        ))
+    })
 }
 
 /// The client that talks to destinations, and reads their secrets with these keys.
@@ -86,6 +90,24 @@ pub fn api(
     }
 }
 
+/// What connections may take up of the API's listener. A quarter of the file descriptors is left to the database and
+/// to requests to destinations.
+pub fn connections(settings: &Settings) -> ConnectionLimits {
+    let service = &settings.service;
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let room = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX);
+    let wanted = service.max_connections.get();
+    if wanted > room {
+        tracing::info!(files, connections = room, "the limit of open files allows fewer than SIGNALPOST_MAX_CONNECTIONS");
+    }
+    ConnectionLimits {
+        most: wanted.min(room),
+        most_per_address: service.max_connections_per_address.get(),
+        exempt: service.trusted_proxies.clone(),
+        ..ConnectionLimits::default()
+    }
+}
+
 /// The dispatcher. Its drain ends before the process's does.
 pub fn dispatcher(settings: &Settings) -> signalpost_dispatcher::Settings {
     signalpost_dispatcher::Settings {
@@ -118,6 +140,21 @@ mod tests {
     fn the_default_ports_are_the_senders() {
         let settings = load_from(Kind::Standalone, None, []).unwrap();
         assert_eq!(settings.delivery.egress_deny_ports, DEFAULT_DENY_PORTS);
+    }
+
+    #[test]
+    fn keys_that_are_none_are_told_with_how_to_make_one_and_not_shown() {
+        let told = |keys: Option<&str>| {
+            let mut settings = load_from(Kind::Standalone, None, []).unwrap();
+            settings.storage.encryption_keys = keys.map(Secret::new);
+            let Err(Failure::Setting(text)) = vault(&settings) else { panic!("{keys:?} were taken") };
+            assert!(text.starts_with("SIGNALPOST_ENCRYPTION_KEYS: "), "{text}");
+            assert!(text.contains("openssl rand -base64 32"), "{text}");
+            assert!(!text.contains("planted"), "{text}");
+            text
+        };
+        assert!(told(None).contains("there is no key in it"));
+        assert!(told(Some("k1:cGxhbnRlZA==,planted")).contains("number 1 is not"));
     }
 
     #[test]

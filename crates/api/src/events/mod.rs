@@ -7,9 +7,9 @@
 mod accept;
 mod answer;
 mod batch;
-mod cloudevents;
-mod native;
-mod posted;
+pub(crate) mod cloudevents;
+pub(crate) mod native;
+pub(crate) mod posted;
 pub(crate) mod rules;
 mod schema;
 pub mod signed;

@@ -1,92 +1,26 @@
 //! Reading bodies: their size before they are kept, their content type, and JSON strictly.
 //!
-//! [`Body`] is an extractor that has read nothing yet: a handler looks up what the path names first and judges the body
-//! after. [`Document`] is a body that is valid UTF-8 and not nested too deep; it is read as [`Members`] (values stay as
+//! [`Body`] is an extractor that has read nothing yet. [`Document`] is a body that is valid UTF-8 and not nested too deep; it is read as [`Members`] (values stay as
 //! they were written) or as a map of values.
 
+mod body;
+mod budget;
 mod depth;
 mod members;
 mod value;
 
-use std::time::Duration;
-
-use axum::extract::{FromRequest, Request};
-use bytes::{Bytes, BytesMut};
+pub use body::Body;
+pub use budget::BodyBudget;
+use bytes::Bytes;
 pub use depth::{MAX_DEPTH, is_shallow};
-use http::{HeaderMap, header, request::Parts};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, header};
 pub use members::{Members, child, not_json};
 use serde_json::{Map, Value, value::RawValue};
 use signalpost_core::event;
 pub use signalpost_core::event::is_json;
 pub use value::read_object;
 
-use crate::{
-    problem::{Code, Problem},
-    settings::MAX_MANAGE_BYTES,
-};
-
-/// A body that arrives slower than this is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A request whose body has not been read.
-pub struct Body {
-    /// All but the body.
-    pub parts: Parts,
-    body: axum::body::Body,
-}
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request(request: Request, _state: &S) -> Result<Self, Self::Rejection> {
-        let (parts, body) = request.into_parts();
-        Ok(Self { parts, body })
-    }
-}
-
-impl Body {
-    /// Reads all of it.
-    ///
-    /// # Errors
-    /// 413 where it is larger than `limit`, by its announced length before anything is read; 400 where it breaks off;
-    /// 408 where it takes too long.
-    pub async fn bytes(self, limit: usize) -> Result<Bytes, Problem> {
-        self.read(limit).await.map(|(_, bytes)| bytes)
-    }
-
-    /// As [`Self::bytes`], with the rest of the request.
-    ///
-    /// # Errors
-    /// As [`Self::bytes`].
-    pub async fn read(self, limit: usize) -> Result<(Parts, Bytes), Problem> {
-        let announced = content_length(&self.parts.headers);
-        if announced.is_some_and(|length| length > limit) {
-            return Err(Problem::too_large(limit));
-        }
-        let bytes = tokio::time::timeout(READ_TIMEOUT, collect(self.body, limit, announced.unwrap_or(0)))
-            .await
-            .map_err(|_| Problem::new(Code::RequestTimeout, "The body did not arrive in time."))??;
-        Ok((self.parts, bytes))
-    }
-
-    /// The media type, in lower case and without parameters; None where the request has no `Content-Type`.
-    pub fn media_type(&self) -> Option<String> {
-        media_type(&self.parts.headers)
-    }
-
-    /// Reads a JSON body of a management request.
-    ///
-    /// # Errors
-    /// 415, 413, 400.
-    pub async fn json(self) -> Result<Document, Problem> {
-        let is_json = self.media_type().is_none_or(|media_type| is_json(&media_type));
-        if !is_json {
-            return Err(unsupported("application/json"));
-        }
-        Document::new(self.bytes(MAX_MANAGE_BYTES).await?)
-    }
-}
+use crate::problem::{Code, Problem};
 
 /// 415, naming what is taken.
 pub fn unsupported(taken: &str) -> Problem {
@@ -110,35 +44,6 @@ pub fn json_data(bytes: &Bytes) -> Result<Bytes, Problem> {
         return Err(too_deep());
     }
     Ok(bytes.slice_ref(raw.get().as_bytes()))
-}
-
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-async fn collect(mut body: axum::body::Body, limit: usize, announced: usize) -> Result<Bytes, Problem> {
-    let broken = |_| Problem::new(Code::BadRequest, "The body broke off.");
-    let mut first: Option<Bytes> = None;
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(broken)?.into_data() else {
-            continue;
-        };
-        if piece.len() + all.len() + first.as_ref().map_or(0, Bytes::len) > limit {
-            return Err(Problem::too_large(limit));
-        }
-        if let Some(first) = first.take() {
-            all.reserve(announced.min(limit));
-            all.extend_from_slice(&first);
-            all.extend_from_slice(&piece);
-        } else if all.is_empty() {
-            // The usual small body comes in one piece and is not copied.
-            first = Some(piece);
-        } else {
-            all.extend_from_slice(&piece);
-        }
-    }
-    Ok(first.unwrap_or_else(|| all.freeze()))
 }
 
 /// A body that is valid UTF-8 and not nested deeper than [`MAX_DEPTH`].

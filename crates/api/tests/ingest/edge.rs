@@ -67,13 +67,43 @@ async fn a_request_has_an_id_and_safe_headers() {
     assert_eq!(reply.body["request_id"], "mine-1");
     let made = app.with(Method::GET, "/", &[("x-request-id", "not harmless")], Body::empty()).await;
     assert!(made.header("x-request-id").starts_with("req_"));
-    for (name, value) in
-        [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("cache-control", "no-store")]
-    {
-        assert_eq!(made.header(name), value);
+    for reply in [&reply, &made] {
+        for (name, value) in [
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("cache-control", "no-store"),
+            ("referrer-policy", "no-referrer"),
+            ("cross-origin-resource-policy", "same-origin"),
+        ] {
+            assert_eq!(reply.header(name), value);
+        }
+        assert!(reply.header("content-security-policy").contains("frame-ancestors 'none'"));
     }
     let home = made.expect(200);
     assert_eq!((&home["docs"], &home["openapi"]), (&json!("/docs"), &json!("/openapi.json")));
+}
+
+#[tokio::test]
+async fn an_address_is_bounded() {
+    let app = App::start();
+    let path = "/v1/events?label.x=";
+    let of = |length: usize| format!("{path}{}", "x".repeat(length - path.len()));
+    app.get(&of(8192)).await.expect(200);
+    app.get(&of(8193)).await.problem(414, "uri_too_long");
+    app.get(&format!("/{}", "x".repeat(20_000))).await.problem(414, "uri_too_long");
+}
+
+#[tokio::test]
+async fn bodies_that_fill_the_memory_are_503() {
+    let settings = signalpost_api::Settings { body_bytes: EVENT.len(), ..signalpost_api::Settings::default() };
+    let app = App::start_with(settings, |store| std::sync::Arc::new(store));
+    let send = |body: String| app.with(Method::POST, "/v1/events", &[("content-type", "application/json")], body);
+    for _ in 0..3 {
+        send(EVENT.to_owned()).await.expect(202);
+    }
+    let reply = send(format!("{EVENT} ")).await;
+    assert_eq!(reply.header("retry-after"), "1");
+    reply.problem(503, "unavailable");
 }
 
 #[tokio::test]

@@ -88,7 +88,8 @@ impl Standalone {
             dispatcher.observer = Some(Arc::new(Attempts::new(Arc::clone(printer), inbox)));
         }
         let mut front = Parts::new();
-        front.spawn("the API", signalpost_api::serve(listener, router, front_shutdown.clone()));
+        let limits = to::connections(settings);
+        front.spawn("the API", signalpost_api::serve(listener, router, limits, front_shutdown.clone()));
         listen::serve_metrics_apart(settings, process, &api.health(), &mut front, &front_shutdown).await?;
 
         let mut engine = Parts::new();

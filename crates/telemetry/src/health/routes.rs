@@ -1,15 +1,17 @@
 //! `/health/live`, `/health/ready` and `/metrics`, the same in every service.
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
 use serde_json::json;
+use signalpost_core::key::KeyHash;
 use subtle::ConstantTimeEq as _;
 
 use super::{Health, Status};
@@ -20,14 +22,18 @@ use crate::Metrics;
 pub enum Access {
     /// Everybody who reaches the listener: it is loopback, or there for them alone.
     Open,
-    /// Who shows one of the operator's keys. With no key: nobody.
-    Keys(Arc<[String]>),
+    /// Who shows one of the operator's keys, of which these are the hashes: comparing hashes in constant time tells nothing of a key,
+    /// not even its length. With no key: nobody.
+    Keys(Arc<[KeyHash]>),
 }
 
 impl Access {
     /// By where a listener listens.
     pub fn for_listener(address: SocketAddr, operator_keys: &[String]) -> Self {
-        if address.ip().to_canonical().is_loopback() { Self::Open } else { Self::Keys(operator_keys.into()) }
+        if address.ip().to_canonical().is_loopback() {
+            return Self::Open;
+        }
+        Self::Keys(operator_keys.iter().map(|key| KeyHash::of(key.as_bytes())).collect())
     }
 
     fn allows(&self, headers: &HeaderMap) -> bool {
@@ -39,6 +45,7 @@ impl Access {
             scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
         });
         let shown = bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()));
+        let shown = shown.map(|shown| KeyHash::of(shown.as_bytes()));
         // Every key is compared, and each in constant time.
         shown.is_some_and(|shown| {
             keys.iter().fold(false, |found, key| found | bool::from(key.as_bytes().ct_eq(shown.as_bytes())))
@@ -66,7 +73,7 @@ pub struct Operations {
     pub access: Access,
 }
 
-/// The three routes, to be served alone or merged into others.
+/// The three routes, to be merged into others that set safe headers.
 pub fn router(operations: Operations) -> Router {
     Router::new()
         .route("/health/live", get(live))
@@ -75,16 +82,14 @@ pub fn router(operations: Operations) -> Router {
         .with_state(operations)
 }
 
-/// Serves a router until `stop`, then lets requests that are under way end.
-///
-/// # Errors
-/// The listener failed.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+/// The three routes on a listener of their own.
+pub fn alone(operations: Operations) -> Router {
+    router(operations).layer(map_response(async |mut response: Response| {
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }))
 }
 
 /// The process runs: an answer is the answer. Asks no dependency, so that an outage restarts nobody.
@@ -183,6 +188,14 @@ mod tests {
             assert_eq!(body.contains("dependencies"), status == StatusCode::OK, "{header:?}: {body}");
         }
         assert_eq!(ask(operations(access), "/health/live", None).await.0, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_key_is_shown_by_no_debug() {
+        let access = Access::for_listener("0.0.0.0:8080".parse().expect("an address"), &[KEY.to_owned()]);
+        assert_eq!(format!("{access:?}"), "Keys(1)");
+        let Access::Keys(hashes) = access else { panic!("it is no loopback") };
+        assert_eq!(*hashes, [KeyHash::of(KEY.as_bytes())]);
     }
 
     #[tokio::test]
