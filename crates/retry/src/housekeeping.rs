@@ -28,6 +28,8 @@ macro_rules! jobs {
 jobs! {
     /// Cancels what waits for destinations that were deleted, then removes them.
     Sweep;
+    /// Removes what belongs to tenants that are being deleted.
+    SweepTenants;
     /// Disables destinations that have failed for too long.
     Disable;
     /// Makes partitions ahead of time.
@@ -47,6 +49,21 @@ impl Job for Sweep {
     async fn step(&mut self) -> Result<Again, JobError> {
         let swept = self.needs.schedule.sweep_deleted(self.settings.sweep_chunk).await?;
         Ok(if swept > 0 { Again::Now } else { Again::Later })
+    }
+}
+
+#[async_trait]
+impl Job for SweepTenants {
+    const NAME: &'static str = "sweep_tenants";
+
+    fn interval(&self) -> Duration {
+        self.settings.sweep_every
+    }
+
+    async fn step(&mut self) -> Result<Again, JobError> {
+        let swept = self.needs.schedule.sweep_tenants(self.settings.sweep_chunk).await?;
+        // A large tenant takes long, and nobody waits for it.
+        Ok(if swept > 0 { Again::After(self.settings.retain_pause) } else { Again::Later })
     }
 }
 

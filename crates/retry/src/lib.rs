@@ -9,7 +9,7 @@
 //! | [`reconciler`] | what the bus has lost |
 //! | [`fan_outs`] | events for more destinations than one transaction holds |
 //! | [`replays`] | replay jobs, at their rate |
-//! | [`housekeeping`] | deleted destinations, destinations that fail for good, partitions, retention |
+//! | [`housekeeping`] | deleted destinations and tenants, destinations that fail for good, partitions, retention |
 //! | [`gauges`] | nothing; shows how much waits |
 //!
 //! Nothing but the store remembers anything: a job that dies at any instruction is continued by the next run, here or
@@ -111,6 +111,7 @@ pub async fn run(needs: impl Into<Needs>, settings: Settings, shutdown: Shutdown
     jobs.start(fan_outs::FanOuts::new(&needs, &settings, &due));
     jobs.start(replays::Replays::new(&needs, &settings, &due));
     jobs.start(housekeeping::Sweep::new(&needs, &settings));
+    jobs.start(housekeeping::SweepTenants::new(&needs, &settings));
     jobs.start(housekeeping::Disable::new(&needs, &settings));
     jobs.start(housekeeping::Partitions::new(&needs, &settings));
     jobs.start(housekeeping::Retain::new(&needs, &settings));

@@ -49,9 +49,9 @@ pub struct Settings {
     /// The most deliveries created in one transaction.
     pub replay_chunk: usize,
 
-    /// How often deleted destinations are swept.
+    /// How often deleted destinations and tenants are swept.
     pub sweep_every: Duration,
-    /// The most deliveries cancelled in one transaction.
+    /// The most deliveries cancelled, or rows of a tenant removed, in one transaction.
     pub sweep_chunk: usize,
 
     /// How often it is looked for destinations that have failed for too long.
@@ -66,7 +66,7 @@ pub struct Settings {
 
     /// How often retention runs.
     pub retain_every: Duration,
-    /// The pause between two of its chunks, so that it never crowds out what matters.
+    /// The pause between two of its chunks, and between two of a tenant that is being deleted, so that it never crowds out what matters.
     pub retain_pause: Duration,
     /// How long things are kept.
     pub retention: Retention,

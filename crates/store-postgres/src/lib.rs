@@ -41,7 +41,7 @@ mod waiting;
 
 use std::{fmt, sync::Arc};
 
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, Secrets, inspect, inspect_secrets};
 pub use pools::PostgresSettings;
 use signalpost_core::Entropy;
 use signalpost_store::{Changes, StoreError};

@@ -21,6 +21,7 @@ mod failure;
 mod feed;
 mod holds;
 mod ingest;
+mod inspect;
 mod lanes;
 mod leftovers;
 mod manage;
@@ -43,6 +44,7 @@ mod writer;
 use std::{fs::File, path::Path, sync::Arc};
 
 use async_trait::async_trait;
+pub use inspect::{Inspection, inspect};
 use rusqlite::Connection;
 use signalpost_core::{Clock, Entropy, Timestamp};
 use signalpost_store::{Changes, Health, StoreError};
@@ -88,6 +90,19 @@ impl SqliteStore {
             Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, dispatchers, _lock: Some(lock) })
         };
         Ok(Self { inner: Arc::new(opened().map_err(|failure| failure.0)?) })
+    }
+
+    /// Writes the database in this file (or in `signalpost.db` in this folder) anew, such that nothing is left in it of what was
+    /// deleted or replaced: secrets of before they were encrypted, or encrypted with a key that is retired. Nothing else may use
+    /// it meanwhile. Takes as long as copying it, and as much space again. The file system may keep what stood in blocks that
+    /// the file no longer has; so do copies of the file.
+    ///
+    /// # Errors
+    /// `Unavailable`: another process uses it, or the disk is full; then it is as before. `Internal`: it is no database of ours.
+    pub fn rewrite(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        let file = open::database_file(path.as_ref());
+        let _lock = open::lock(&file)?;
+        open::writer(&file).and_then(|connection| open::rewrite(&connection)).map_err(|failure| failure.0)
     }
 
     /// Runs `work` in the writer's next transaction.

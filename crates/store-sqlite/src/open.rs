@@ -65,6 +65,8 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
     connection.busy_timeout(Duration::from_secs(5))?;
     // The page size holds only in a file that is still empty. Sub-journals of savepoints stay in memory. A checkpoint
     // runs when the log has grown to about 60 MiB; the log then keeps its size, as growing a file makes syncs dearer.
+    // What is deleted or replaced within a page is overwritten; pages that are freed, pages that rows were moved out of, and
+    // the log keep what was there until they are used again. Who must be sure rewrites the file: `SqliteStore::rewrite`.
     connection.execute_batch(
         "PRAGMA page_size = 16384;
          PRAGMA journal_mode = WAL;
@@ -72,11 +74,22 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -65536;
          PRAGMA wal_autocheckpoint = 3700;
+         PRAGMA secure_delete = FAST;
          PRAGMA journal_size_limit = 67108864;",
     )?;
     connection.set_prepared_statement_cache_capacity(256);
     migrate(&mut connection)?;
     Ok(connection)
+}
+
+/// Writes the database anew, without what was deleted or replaced, and empties the log.
+pub(crate) fn rewrite(connection: &Connection) -> Outcome<()> {
+    connection.execute_batch("VACUUM")?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy {
+        return Err(Failure(StoreError::Unavailable("the database file is used by another program".into())));
+    }
+    Ok(())
 }
 
 /// A database in memory, with the schema of this version.

@@ -61,3 +61,52 @@ pub fn read(spec: &str, secret: String, sealed: Option<Vec<u8>>) -> Result<(Dest
     };
     Ok((read, kept))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As the version before writes it.
+    const BEFORE: &str = r#"{"name": "", "url": "https://example.com/hook", "event_types": ["*"],
+        "method": "POST", "headers": {"X-Key": "value", "X-Other": "ü"}, "timeout_ms": 15000}"#;
+
+    #[test]
+    fn a_row_of_the_version_before_is_read() {
+        let (spec, kept) = read(BEFORE, "whsec_x".to_owned(), None).unwrap();
+        assert_eq!(spec.header_names.iter().collect::<Vec<_>>(), ["X-Key", "X-Other"]);
+        assert_eq!(spec.signatures, signalpost_core::signature::default_signatures());
+        let headers = [("X-Key", "value"), ("X-Other", "ü")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), Secret::new(value))).into();
+        assert_eq!(kept, Kept::Plain { secret: Secret::new("whsec_x"), headers });
+        // One without headers, too.
+        let bare = r#"{"url": "https://example.com/hook", "event_types": ["*"]}"#;
+        assert_eq!(read(bare, "whsec_x".to_owned(), None).unwrap().1, Kept::plain("whsec_x"));
+    }
+
+    #[test]
+    fn what_is_not_encrypted_is_written_as_the_version_before_reads_it() {
+        let (spec, kept) = read(BEFORE, "whsec_x".to_owned(), None).unwrap();
+        let written = columns(&spec, &kept).unwrap();
+        assert_eq!((written.secret, written.sealed, written.sealed_by), ("whsec_x", None, None));
+        let document: Value = serde_json::from_str(&written.spec).unwrap();
+        assert_eq!(document["headers"], json!({"X-Key": "value", "X-Other": "ü"}));
+        assert_eq!(read(&written.spec, written.secret.to_owned(), None).unwrap(), (spec.clone(), kept));
+        // It knows that one, and asks for it.
+        let kept = Kept::plain("whsec_x");
+        let none = columns(&spec, &kept).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&none.spec).unwrap()["headers"], json!({}));
+    }
+
+    #[test]
+    fn what_is_encrypted_leaves_nothing_else() {
+        let (spec, _) = read(BEFORE, String::new(), None).unwrap();
+        let kept = Kept::Sealed(Sealed::new(b"\x01\x02k1secrets".to_vec().into()));
+        let written = columns(&spec, &kept).unwrap();
+        assert_eq!((written.secret, written.sealed_by), ("", Some("k1")));
+        assert!(!written.spec.contains("value"), "{}", written.spec);
+        let sealed = written.sealed.map(<[u8]>::to_vec);
+        assert_eq!(read(&written.spec, String::new(), sealed).unwrap(), (spec, kept));
+    }
+}

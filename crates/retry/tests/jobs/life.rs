@@ -18,6 +18,7 @@ const METHODS: &[&str] = &[
     "open_replays",
     "step_replay",
     "sweep_deleted",
+    "sweep_tenants",
     "prepare_partitions",
     "retain",
     "sample",

@@ -159,6 +159,16 @@ async fn housekeeping_runs_at_the_start_and_hourly() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_deleted_tenant_is_removed_in_chunks_with_pauses() {
+    let fake = Fake::new();
+    fake.state().doomed_rows = 2_500;
+    let _running = fake.start(Settings::default());
+    tokio::time::sleep(Duration::from_millis(1_700)).await;
+    assert_eq!(fake.state().doomed_rows, 0);
+    assert_eq!(times(&fake.calls("sweep_tenants")), [0, 200, 400, 600, 1_600]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn destinations_that_fail_for_too_long_are_disabled_each_minute_in_chunks() {
     let fake = Fake::new();
     fake.state().failing = 250;
