@@ -17,6 +17,8 @@
 pub mod conformance;
 pub mod dispatch;
 pub mod ingest;
+#[cfg(feature = "layers")]
+pub mod layers;
 pub mod manage;
 pub mod pace;
 pub mod read;

@@ -8,16 +8,10 @@ use signalpost_api::{OperationsSettings, Settings};
 use signalpost_telemetry::{Access, Metrics};
 
 use super::{
-    App, Arc, Method,
-    faulty::{Faults, FaultyStore, REFUSED},
+    Method,
+    faulty::{REFUSED, start},
     messages, post, post_with,
 };
-
-fn start(settings: Settings) -> (App, Arc<Faults>) {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
-    (App::start_with(settings, |store| Arc::new(FaultyStore::new(store, theirs))), faults)
-}
 
 #[tokio::test]
 async fn a_refused_event_falls_alone() {

@@ -4,10 +4,8 @@ use std::{future::Future, sync::Arc};
 
 use signalpost_limits::{Limits, LimitsUnavailable};
 
-use crate::{
-    layers::LimitsLayer,
-    life::{Life, Port},
-};
+use super::LimitsLayer;
+use crate::life::{Life, Port};
 
 /// The limits, through a gate.
 #[derive(Debug)]
@@ -28,11 +26,11 @@ impl LimitsLayer for GatedLimits {
         &*self.inner
     }
 
-    fn via<T: Send>(
+    async fn via<T: Send>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, LimitsUnavailable>> + Send,
-    ) -> impl Future<Output = Result<T, LimitsUnavailable>> + Send {
-        self.life.call(Port::Limits, name, call)
+    ) -> Result<T, LimitsUnavailable> {
+        self.life.call(Port::Limits, name, call).await
     }
 }

@@ -9,13 +9,11 @@ use signalpost_store::{
     Changes, Store, StoreError,
     dispatch::{DeliveryWrite, WriteReport},
     ingest::{IngestGroup, IngestUnit, UnitOutcome},
+    layers::StoreLayer,
 };
 use tokio::sync::watch;
 
-use crate::{
-    layers::StoreLayer,
-    life::{Life, Port},
-};
+use crate::life::{Life, Port};
 
 /// The store, through a gate.
 #[derive(Debug)]
@@ -56,12 +54,12 @@ impl StoreLayer for GatedStore {
         &*self.inner
     }
 
-    fn via<T: Send>(
+    async fn via<T: Send>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send {
-        self.life.call(Port::Store, name, call)
+    ) -> Result<T, StoreError> {
+        self.life.call(Port::Store, name, call).await
     }
 
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use signalpost_limits::{CircuitReport, CircuitView, Limits, LimitsUnavailable, Owner};
 use tokio::time::Instant;
 
-use crate::{layers::LimitsLayer, world::World};
+use super::LimitsLayer;
+use crate::world::World;
 
 /// The limits, listened to.
 #[derive(Debug)]
