@@ -284,14 +284,7 @@ pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outc
             "UPDATE waiting SET due_at = ?3 WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1
              RETURNING tenant_id, destination_id, event_id",
             params![key(*delivery), mark.as_micros(), until.as_micros()],
-            |row| {
-                Ok(Target {
-                    delivery_id: *delivery,
-                    tenant_id: id(row, 0)?,
-                    destination_id: id(row, 1)?,
-                    event_id: id(row, 2)?,
-                })
-            },
+            |row| columns::target(row, *delivery),
         )?;
         if let Some(target) = &taken {
             tx.due(target, until);
@@ -308,14 +301,7 @@ pub(crate) fn give_back(tx: &Tx<'_>, deliveries: &[(DeliveryId, Timestamp)]) -> 
             "SELECT tenant_id, destination_id, event_id FROM waiting
              WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1",
             params![key(*delivery), leased_until.as_micros()],
-            |row| {
-                Ok(Target {
-                    delivery_id: *delivery,
-                    tenant_id: id(row, 0)?,
-                    destination_id: id(row, 1)?,
-                    event_id: id(row, 2)?,
-                })
-            },
+            |row| columns::target(row, *delivery),
         )?;
         if let Some(target) = found {
             tx.make_due(&target, tx.now)?;
