@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationSpec, DestinationState, TenantId, WaitReason,
+    CircuitRecord, CircuitState, Destination, DestinationId, DestinationSpec, DestinationState, TenantId, WaitReason,
     ordering::{OnDead, OrderingMode},
 };
 use signalpost_store::manage::Created;
@@ -161,6 +161,8 @@ pub(crate) fn set_paused(
     let next = match (paused, found.state) {
         (true, DestinationState::Active) => DestinationState::Paused,
         (false, DestinationState::Paused | DestinationState::Disabled) => DestinationState::Active,
+        // It is a change, so its circuit is tried.
+        (false, DestinationState::Active) if found.circuit.state != CircuitState::Closed => DestinationState::Active,
         _ => return Ok(Some(found)),
     };
     set_state(tx, tenant, destination, next, None)?;

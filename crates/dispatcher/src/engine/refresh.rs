@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use signalpost_core::DestinationState;
 
 use super::{Engine, Refreshed};
-use crate::{job::Job, queues::Gate};
+use crate::job::Job;
 
 /// When to ask again after a failure.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -47,7 +47,10 @@ impl Engine {
         for destination in destinations {
             let id = destination.id;
             let grace = self.settings.detach_grace;
-            self.circuits.changed(&destination, grace);
+            if self.circuits.changed(&destination, grace, now) {
+                // The change let its stored queue go, which its circuit tries first.
+                self.tellings.hold(id, Duration::ZERO, self.circuits.trial(id), now);
+            }
             if let Some(gate) = self.circuits.loaded(&destination, grace, now) {
                 self.queues.set_gate(id, Some(gate));
             }
@@ -55,12 +58,6 @@ impl Engine {
             self.cache.put(destination, |id| self.queues.holds(id));
             if !is_newer {
                 continue;
-            }
-            if let Some(Gate::Open { until }) = self.queues.gate(id)
-                && until > now
-            {
-                // The change let its stored queue go, but its circuit is as it was.
-                self.tellings.hold(id, until.saturating_sub(now), self.circuits.trial(id), now);
             }
             if !self.queues.holds(id) {
                 continue;

@@ -192,15 +192,32 @@ async fn the_first_failure_tells_the_successes_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_lets_the_stored_queue_go_but_not_its_circuit() {
+async fn a_change_has_its_circuit_tried_within_a_second() {
     let fails = Arc::new(AtomicBool::new(true));
     let mut slow = quick(1);
     slow.spec.circuit.open_ms = 60_000;
     let it = Harness::start([slow], failing(&fails));
     open(&it).await;
+    let before = it.elapsed();
     it.store.change(1, |destination| destination.spec.url = "https://new.example/".into());
-    it.until("it is held again", |it| holds(it).len() == 2).await;
-    assert_eq!(holds(&it)[1].trial, NonZeroU32::new(2));
+    it.until("it is tried", |it| states(it).last() == Some(&CircuitState::HalfOpen)).await;
+    assert!(it.elapsed() - before < ms(1000));
+    assert_eq!(holds(&it).pop().map(|hold| (hold.hold, hold.trial)), Some((Duration::ZERO, NonZeroU32::new(2))));
+    // It fails still: it is open, and held, for longer than before.
+    for delivery in 100..102 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it opens again", |it| states(it).last() == Some(&CircuitState::Open)).await;
+    it.until("it is held", |it| holds(it).pop().is_some_and(|hold| hold.hold > ms(90_000))).await;
+    // Once more, and now it is well.
+    fails.store(false, Ordering::SeqCst);
+    it.store.change(1, |_| {});
+    it.until("it is tried", |it| states(it).last() == Some(&CircuitState::HalfOpen)).await;
+    for delivery in 200..202 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it closes", |it| states(it).last() == Some(&CircuitState::Closed)).await;
+    it.until_all_done().await;
 }
 
 #[tokio::test(start_paused = true)]
