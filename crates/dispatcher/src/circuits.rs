@@ -113,11 +113,6 @@ impl Circuits {
         Some(Gate::Open { until: now })
     }
 
-    /// Whether there is something to tell of it, or it is not simply closed.
-    pub(crate) fn knows(&self, id: DestinationId) -> bool {
-        self.entries.contains_key(&id)
-    }
-
     /// A destination changed: its policy is taken over. Where its circuit is not closed, that is told at once. Whether it is.
     pub(crate) fn changed(&mut self, destination: &Destination, grace: Duration, now: Duration) -> bool {
         let Some(entry) = self.entries.get_mut(&destination.id) else { return false };
@@ -170,7 +165,9 @@ impl Circuits {
         }
         let probe = u32::from(is_probe);
         match health {
-            Health::Success => {
+            Health::Refusal if !is_probe => {}
+            // Else one that is well again, and refuses what comes first, would stay half-open.
+            Health::Success | Health::Refusal => {
                 counts.successes = counts.successes.saturating_add(1);
                 counts.probes_succeeded += probe;
                 counts.succeeded_last = true;
