@@ -201,8 +201,8 @@ pub(crate) fn record_circuits(tx: &Tx<'_>, records: &[(DestinationId, CircuitRec
             kept.map_or_else(|| Ok(CircuitRecord::default()), |kept| serde_json::from_str(&kept))?;
         if (record.trips, record.since) >= (kept.trips, kept.since) {
             tx.execute(
-                "UPDATE destinations SET circuit = ?2 WHERE id = ?1",
-                params![key(*destination), serde_json::to_string(record)?],
+                "UPDATE destinations SET circuit = ?2, circuit_at = ?3 WHERE id = ?1",
+                params![key(*destination), serde_json::to_string(record)?, tx.now.as_micros()],
             )?;
         }
     }

@@ -62,7 +62,12 @@ async fn it_is_no_change_of_the_destination(world: &World) {
     let before = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
     let routing = world.store.routes(TENANT).await.unwrap().version;
     let open = record(CircuitState::Open, 1, 0);
+    let (_, moment) = world.store.changed_since(None).await.unwrap();
     world.store.record_circuits(&[(destination.id, open.clone())]).await.unwrap();
+    // Other dispatchers hear of it all the same.
+    let (told, _) = world.store.changed_since(Some(moment)).await.unwrap();
+    let told = told.into_iter().find(|told| told.id == destination.id).unwrap();
+    assert_eq!((told.circuit, told.version), (open.clone(), before.version));
     let after = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
     assert_eq!((after.version, after.updated_at), (before.version, before.updated_at));
     assert_eq!(world.store.routes(TENANT).await.unwrap().version, routing);
