@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use signalpost_limits::{Limits, LimitsUnavailable};
+use signalpost_limits::{CircuitReport, CircuitView, Limits, LimitsUnavailable, Owner};
 
 use super::LimitsLayer;
 use crate::life::{Life, Port};
@@ -32,5 +32,13 @@ impl LimitsLayer for GatedLimits {
         call: impl Future<Output = Result<T, LimitsUnavailable>> + Send,
     ) -> Result<T, LimitsUnavailable> {
         self.life.call(Port::Limits, name, call).await
+    }
+
+    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        let (life, world) = (&self.life, &self.life.world);
+        world.ask(|checker| checker.owner_is(owner, &life.name));
+        let views = self.via("circuits", self.inner.circuits(owner, reports)).await;
+        world.ask(|checker| checker.circuits_asked(&life.name, views.is_ok()));
+        views
     }
 }

@@ -5,13 +5,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use signalpost_core::{CircuitRecord, DestinationId};
 use signalpost_store::{
     Changes, Store, StoreError,
     dispatch::{DeliveryWrite, WriteReport},
     ingest::{IngestGroup, IngestUnit, UnitOutcome},
     layers::StoreLayer,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::life::{Life, Port};
 
@@ -75,6 +76,15 @@ impl StoreLayer for GatedStore {
     fn changes(&self) -> Changes {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.get_or_insert_with(|| self.told()).clone()
+    }
+
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        let record = async {
+            self.inner.record_circuits(records).await?;
+            self.life.world.ask(|checker| checker.circuits_recorded(records, Instant::now()));
+            Ok(())
+        };
+        self.via("record_circuits", record).await
     }
 
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {

@@ -33,7 +33,7 @@ impl LimitsLayer for TappedLimits {
             let (id, name) = (report.destination_id, self.world.name_of(report.destination_id));
             self.world
                 .tell("limits", format_args!("the circuit of {name} is {:?} for {:?}", view.state, view.open_for));
-            self.world.ask(|checker| checker.circuit_seen(id, view, Instant::now()));
+            self.world.ask(|checker| checker.circuit_seen(owner, id, view, Instant::now()));
         }
         Ok(views)
     }
