@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use signalpost_bus::{Message, Origin};
 use signalpost_core::{Clock, DeliveryState, Destination, DestinationId, Timestamp};
 use signalpost_limits::{Claimed, Limits, Owner};
-use signalpost_store::{DispatchStore, HANDOVER_LEASE, dispatch::Standing};
+use signalpost_store::{DispatchStore, HANDOVER_LEASE, StoreError, dispatch::Standing};
 use signalpost_telemetry::names;
 
 use crate::{backoff::Backoff, job::Job};
@@ -76,6 +76,23 @@ impl Admission {
         }
     }
 
+    /// Asks the store until it answers for each. Returns when it was asked, too, by the process's clock.
+    async fn ask<T, F>(&self, count: usize, about: &str, question: impl Fn() -> F) -> (Duration, Vec<T>)
+    where
+        F: Future<Output = Result<Vec<T>, StoreError>>,
+    {
+        let mut backoff = Backoff::new();
+        loop {
+            let asked_at = self.clock.elapsed();
+            match question().await {
+                Ok(answers) if answers.len() == count => return (asked_at, answers),
+                Ok(_) => tracing::error!(about, "as many answers as questions were expected"),
+                Err(error) => tracing::warn!(error = %error, about, "not answered by the store; trying again"),
+            }
+            backoff.wait().await;
+        }
+    }
+
     async fn examine(&self, batch: Vec<Incoming>, now: Timestamp, admitted: &mut Admitted) -> Vec<Job> {
         // One that was handed over has just been examined, in a way: the store leased it to us with its own write.
         let is_suspect = |incoming: &Incoming| {
@@ -94,17 +111,7 @@ impl Admission {
         if ids.is_empty() {
             return batch.into_iter().map(|incoming| incoming.job).collect();
         }
-        let mut backoff = Backoff::new();
-        let mut asked_at;
-        let standings = loop {
-            asked_at = self.clock.elapsed();
-            match self.store.examine(&ids).await {
-                Ok(standings) if standings.len() == ids.len() => break standings,
-                Ok(_) => tracing::error!("as many standings as deliveries were expected"),
-                Err(error) => tracing::warn!(error = %error, "suspects not examined; trying again"),
-            }
-            backoff.wait().await;
-        };
+        let (asked_at, standings) = self.ask(ids.len(), "standings", || self.store.examine(&ids)).await;
         let mut standings = standings.into_iter();
         let mut passed = Vec::with_capacity(batch.len());
         for mut incoming in batch {
@@ -140,17 +147,7 @@ impl Admission {
         if leases.is_empty() {
             return;
         }
-        let mut backoff = Backoff::new();
-        let mut asked_at;
-        let answers = loop {
-            asked_at = self.clock.elapsed();
-            match self.store.take_over(&leases).await {
-                Ok(answers) if answers.len() == leases.len() => break answers,
-                Ok(_) => tracing::error!("as many answers as leases were expected"),
-                Err(error) => tracing::warn!(error = %error, "leases not taken over; trying again"),
-            }
-            backoff.wait().await;
-        };
+        let (asked_at, answers) = self.ask(leases.len(), "leases", || self.store.take_over(&leases)).await;
         let mut answers = answers.into_iter();
         for mut job in std::mem::take(&mut admitted.ready) {
             if lease(&job).is_none() {

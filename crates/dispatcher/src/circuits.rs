@@ -49,6 +49,9 @@ struct Entry {
     state: CircuitState,
     /// Openings, as far as is known.
     trips: u32,
+    /// The newest version of the destination that is known here, and the newest that the limits were told.
+    version: u32,
+    told: u32,
     /// It closed not long ago.
     ramps: bool,
     /// Probes that are out.
@@ -96,29 +99,29 @@ pub(crate) struct Load {
 }
 
 impl Circuits {
-    /// A destination was loaded. One whose circuit was not closed when it was last told is asked about first.
+    /// A destination was loaded. One whose circuit was not closed when it was last told, by somebody who saw more of it than we,
+    /// is asked about first.
     pub(crate) fn loaded(&mut self, destination: &Destination, grace: Duration, now: Duration) -> Option<Gate> {
         let kept = &destination.circuit;
-        let is_known = self.entries.contains_key(&destination.id);
-        if is_known || kept.state == CircuitState::Closed {
+        let is_known = |entry: &Entry| entry.state != CircuitState::Closed || kept.trips <= entry.trips;
+        if kept.state == CircuitState::Closed || self.entries.get(&destination.id).is_some_and(is_known) {
             return None;
         }
-        let mut entry = Entry::new(destination, grace, now);
+        let entry = self.entries.entry(destination.id).or_insert_with(|| Entry::new(destination, grace, now));
         entry.state = kept.state;
-        self.entries.insert(destination.id, entry);
+        self.look_at = self.look_at.min(entry.report_at.max(now));
         Some(Gate::Open { until: now })
     }
 
-    /// Whether there is something to tell of it, or it is not simply closed.
-    pub(crate) fn knows(&self, id: DestinationId) -> bool {
-        self.entries.contains_key(&id)
-    }
-
-    /// A destination changed: its policy is taken over.
-    pub(crate) fn changed(&mut self, destination: &Destination, grace: Duration) {
-        if let Some(entry) = self.entries.get_mut(&destination.id) {
-            entry.configure(destination, grace);
+    /// A destination changed: its policy is taken over. Where its circuit is not closed, that is told at once. Whether it is.
+    pub(crate) fn changed(&mut self, destination: &Destination, grace: Duration, now: Duration) -> bool {
+        let Some(entry) = self.entries.get_mut(&destination.id) else { return false };
+        entry.configure(destination, grace);
+        let is_news = entry.is_to_be_tried();
+        if is_news {
+            self.look_at = self.look_at.min(entry.report_at.max(now));
         }
+        is_news
     }
 
     /// A request began, to try the circuit.
@@ -162,7 +165,9 @@ impl Circuits {
         }
         let probe = u32::from(is_probe);
         match health {
-            Health::Success => {
+            Health::Refusal if !is_probe => {}
+            // Else one that is well again, and refuses what comes first, would stay half-open.
+            Health::Success | Health::Refusal => {
                 counts.successes = counts.successes.saturating_add(1);
                 counts.probes_succeeded += probe;
                 counts.succeeded_last = true;
@@ -235,7 +240,9 @@ impl Circuits {
         let entry = self.entries.get_mut(&report.destination_id)?;
         let CircuitView { state, open_for, probes_granted, ramp, record } = view;
         let opened_again = state == CircuitState::Open && record.trips > entry.trips;
-        let is_change = state != entry.state || opened_again;
+        // The change let its stored queue go.
+        let stayed_open = state == CircuitState::Open && report.version > entry.told;
+        let is_change = state != entry.state || opened_again || stayed_open;
         let left = left + probes_granted;
         let (gate, keep) = match state {
             CircuitState::Closed => (ramp.map(|most| Gate::Ramp { most }), None),
@@ -245,6 +252,7 @@ impl Circuits {
         };
         entry.state = state;
         entry.trips = entry.trips.max(record.trips);
+        entry.told = entry.told.max(report.version);
         entry.ramps = ramp.is_some();
         let change = is_change.then(|| Change {
             destination_id: report.destination_id,
@@ -279,6 +287,8 @@ impl Entry {
             failed_at: None,
             state: CircuitState::Closed,
             trips: destination.circuit.trips,
+            version: 0,
+            told: destination.version,
             ramps: false,
             probes: 0,
             report_at: now,
@@ -291,6 +301,12 @@ impl Entry {
         self.policy = destination.spec.circuit.clone();
         self.probe_timeout = destination.spec.timeout() + grace;
         self.trips = self.trips.max(destination.circuit.trips);
+        self.version = self.version.max(destination.version);
+    }
+
+    /// It is not closed, and somebody changed or resumed its destination since it was last told.
+    fn is_to_be_tried(&self) -> bool {
+        self.state != CircuitState::Closed && self.version > self.told
     }
 
     /// Whether nobody needs to hear of it any more.
@@ -305,6 +321,7 @@ impl Entry {
         let is_used = load.waiting > 0 || load.in_flight > 0 || self.probes > 0;
         let is_idle = now >= self.report_at + IDLE;
         self.counts.has_any()
+            || self.is_to_be_tried()
             || match self.state {
                 CircuitState::Closed => self.ramps && (is_used || is_idle),
                 CircuitState::Open => load.gate.is_none_or(|gate| match gate {
@@ -345,6 +362,7 @@ impl Entry {
             probe_timeout: self.probe_timeout,
             reason: counts.reason,
             trips: self.trips,
+            version: self.version,
         }
     }
 }

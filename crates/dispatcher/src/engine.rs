@@ -60,7 +60,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a delivery rests whose task broke.
 const AFTER_BREAKAGE: Duration = Duration::from_secs(5);
 
-type Refreshed = Result<(Vec<Destination>, Timestamp), StoreError>;
+type Refreshed = (Duration, Result<(Vec<Destination>, Timestamp), StoreError>);
 
 struct Engine {
     settings: Arc<Settings>,
@@ -108,6 +108,8 @@ struct Engine {
     /// How many it will include when the refresh that is under way has ended.
     reading: u64,
     refresh_at: Duration,
+    /// When the latest refresh that succeeded was begun: what the cache is as old as.
+    refreshed_at: Duration,
     shed_at: Duration,
     renew_at: Duration,
     renew_slots_at: Duration,
@@ -210,7 +212,7 @@ impl Engine {
         while self.tasks.try_join_next().is_some() {}
         self.look_for_changes(now);
         self.look_at_the_clock(now);
-        if self.may_start() {
+        if self.may_start(now) {
             while let Some(job) = self.queues.next(now) {
                 self.start(job, now);
             }
@@ -223,7 +225,7 @@ impl Engine {
         }
         self.begin_admission(Vec::new());
         let is_free = !self.queues.is_full() && !self.queues.is_congested(now);
-        self.context.writer.take_over(is_free && self.may_start());
+        self.context.writer.take_over(is_free && self.may_start(now));
         self.hand_over();
         for place in self.partitions.commits() {
             self.consumer.commit(place);
@@ -236,9 +238,10 @@ impl Engine {
     }
 
     /// Nothing starts while a change may be unknown to us (a change holds for every request that starts after its
-    /// answer), nor while outcomes pile up.
-    fn may_start(&self) -> bool {
+    /// answer; who is cut off from the store hears of none), nor while outcomes pile up.
+    fn may_start(&self, now: Duration) -> bool {
         !self.gated
+            && now.saturating_sub(self.refreshed_at) < self.settings.poll * refresh::MISSED_POLLS
             && !self.changes.has_changed().unwrap_or(false)
             && !self.context.writer.is_behind(self.settings.max_unwritten)
     }
@@ -282,7 +285,7 @@ impl Engine {
 
     /// What is due by time.
     fn look_at_the_clock(&mut self, now: Duration) {
-        let keep = !self.may_start();
+        let keep = !self.may_start(now);
         if self.queues.next_timer().is_some_and(|at| at <= now) {
             let parked = self.queues.overdue(now, keep);
             self.park_all(parked);

@@ -97,8 +97,10 @@ impl Job {
 /// What a request told about its destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// It answered.
+    /// It took the delivery.
     Success,
+    /// It answered, and refused: neither a success nor a failure. To a probe it is a sign of life.
+    Refusal,
     /// It did not, or with 5xx: why, for a person.
     Failure(String),
     /// Nothing: no request was made, or it was told to be slower.

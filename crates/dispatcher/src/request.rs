@@ -195,7 +195,8 @@ fn given_up(number: u32, started_at: signalpost_core::Timestamp, duration: Durat
 fn health(exchange: &Exchange) -> Health {
     match exchange.answer {
         Answer::Status { code: 429, .. } | Answer::EgressDenied => Health::Nothing,
-        Answer::Status { code: 200..=499, .. } => Health::Success,
+        Answer::Status { code: 200..=299, .. } => Health::Success,
+        Answer::Status { code: ..500, .. } => Health::Refusal,
         Answer::Status { code, .. } => Health::Failure(code.to_string()),
         Answer::Unreachable => Health::Failure(exchange.error.clone().unwrap_or_else(|| "no answer".to_owned())),
     }

@@ -126,6 +126,7 @@ fn quiet(rig: &Rig) -> CircuitReport {
         probe_timeout: Duration::from_secs(20),
         reason: None,
         trips: 0,
+        version: 1,
     }
 }
 

@@ -148,6 +148,9 @@ pub struct CircuitReport {
     /// How often the circuit has opened by what the store keeps (`Destination::circuit`): counting goes on from there when
     /// the shared state was lost.
     pub trips: u32,
+    /// The version of the destination that the reporter knows. A newer one than any before has an open circuit tried at once:
+    /// somebody changed or resumed it.
+    pub version: u32,
 }
 
 /// A circuit, as a dispatcher needs to know it.

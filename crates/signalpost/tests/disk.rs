@@ -27,6 +27,7 @@ async fn a_full_disk_is_told_and_loses_nothing() {
     tell(&dev, &refused).await;
     // What was refused is accepted when it comes again, and no sooner than there is room.
     dev.limit_files(None);
+    readiness(&dev, StatusCode::OK).await;
     let event = dev.client().post_event_surely(&event("first"), &refused.key, LONG).await.unwrap();
     accepted.insert(event["id"].as_str().unwrap().to_owned());
     all_arrive(&receiver, &accepted).await;
@@ -88,9 +89,23 @@ async fn tell(dev: &Dev, refused: &Refused) {
     let (status, retry_after) = client.header_of("/v1/events", &event("first"), "retry-after").await.unwrap();
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(retry_after.is_some(), "no Retry-After");
+    let report = readiness(dev, StatusCode::SERVICE_UNAVAILABLE).await;
+    let error = report["dependencies"]["store"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("disk"), "{report}");
     let events = client.get("/v1/events?limit=1").await.unwrap();
     assert_eq!(events["data"].as_array().map(Vec::len), Some(1), "{events}");
     assert!(dev.said().contains("disk"), "the log does not say what is wrong: {}", dev.said());
+}
+
+/// Waits until the API says so of itself. What it says.
+async fn readiness(dev: &Dev, expected: StatusCode) -> Value {
+    eventually("the API is as it should be", LONG, || async {
+        let answer = reqwest::get(format!("{}/health/ready", dev.url())).await.unwrap();
+        let status = answer.status();
+        let report: Value = answer.json().await.unwrap();
+        if status == expected { Ok(report) } else { Err(format!("{status} {report}")) }
+    })
+    .await
 }
 
 /// All of these arrive, and no other.

@@ -16,7 +16,6 @@ pub mod check;
 mod client;
 mod gates;
 mod knobs;
-mod layers;
 mod life;
 mod lives;
 mod panics;

@@ -9,7 +9,7 @@ use signalpost_api::Api;
 use signalpost_core::{Clock, Secret};
 use signalpost_limits::Limits;
 use signalpost_sender::Sender;
-use signalpost_store::{Store, schedule::Retention};
+use signalpost_store::{Store, layers::LayeredStore, schedule::Retention};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -19,8 +19,7 @@ use crate::{
     bus::{GatedBus, SimBus},
     chaos::{self, Lives},
     client::{Apis, KEY},
-    gates::{GatedLimits, GatedStore},
-    layers::{LayeredLimits, LayeredStore},
+    gates::{GatedLimits, GatedStore, LayeredLimits},
     life::Life,
     receivers::{Receivers, SimExchanger},
     seed::Rng,

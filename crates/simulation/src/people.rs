@@ -157,7 +157,10 @@ impl People {
             _ => json!({ "rate_limit": null, "retry": retry(rng) }),
         };
         let path = format!("/v1/destinations/{id}");
-        self.client.ask(Method::PATCH, &path, None, Some(&patch)).await;
+        let reply = self.client.ask(Method::PATCH, &path, None, Some(&patch)).await;
+        if kind == 4 && reply.is_some_and(|reply| reply.status == 200) {
+            self.world.ask(|checker| checker.unblocked(id));
+        }
     }
 
     async fn delete(&mut self) {

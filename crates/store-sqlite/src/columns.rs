@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use rusqlite::{Row, types::FromSqlError};
 use signalpost_core::{
-    AttemptOutcome, CircuitRecord, DeadReason, DeliveryState, Destination, DestinationState, Event, Guarantee, LaneId,
-    Timestamp, WaitReason,
+    AttemptOutcome, CircuitRecord, DeadReason, DeliveryId, DeliveryState, Destination, DestinationState, Event,
+    Guarantee, LaneId, Timestamp, WaitReason,
     id::{Id, Kind},
 };
-use signalpost_store::dispatch::Attempt;
+use signalpost_store::dispatch::{Attempt, Target};
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +23,11 @@ pub(crate) fn key<K: Kind>(id: Id<K>) -> [u8; 16] {
 /// The id in a column.
 pub(crate) fn id<K: Kind>(row: &Row<'_>, column: usize) -> rusqlite::Result<Id<K>> {
     Ok(Id::from_uuid(Uuid::from_bytes(row.get(column)?)))
+}
+
+/// What a delivery is, from the ids of its tenant, destination and event in the first three columns.
+pub(crate) fn target(row: &Row<'_>, delivery_id: DeliveryId) -> rusqlite::Result<Target> {
+    Ok(Target { delivery_id, tenant_id: id(row, 0)?, destination_id: id(row, 1)?, event_id: id(row, 2)? })
 }
 
 /// The id in a column, where there is one.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId, WaitReason,
+    CircuitRecord, CircuitState, Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId, WaitReason,
     ordering::{OnDead, OrderingMode},
 };
 use signalpost_store::{manage::Created, secrets};
@@ -171,6 +171,8 @@ pub(crate) fn set_paused(
     let next = match (paused, found.state) {
         (true, DestinationState::Active) => DestinationState::Paused,
         (false, DestinationState::Paused | DestinationState::Disabled) => DestinationState::Active,
+        // It is a change, so its circuit is tried.
+        (false, DestinationState::Active) if found.circuit.state != CircuitState::Closed => DestinationState::Active,
         _ => return Ok(Some(found)),
     };
     set_state(tx, tenant, destination, next, None)?;
@@ -209,8 +211,8 @@ pub(crate) fn record_circuits(tx: &Tx<'_>, records: &[(DestinationId, CircuitRec
             kept.map_or_else(|| Ok(CircuitRecord::default()), |kept| serde_json::from_str(&kept))?;
         if (record.trips, record.since) >= (kept.trips, kept.since) {
             tx.execute(
-                "UPDATE destinations SET circuit = ?2 WHERE id = ?1",
-                params![key(*destination), serde_json::to_string(record)?],
+                "UPDATE destinations SET circuit = ?2, circuit_at = ?3 WHERE id = ?1",
+                params![key(*destination), serde_json::to_string(record)?, tx.now.as_micros()],
             )?;
         }
     }

@@ -45,7 +45,8 @@ impl DispatchStore for SqliteStore {
         let changed = self
             .read(move |connection| {
                 let mut statement = connection.prepare_cached(&format!(
-                    "SELECT {DESTINATION} FROM destinations WHERE updated_at >= ?1 ORDER BY updated_at, id"
+                    "SELECT {DESTINATION} FROM destinations WHERE updated_at >= ?1 OR circuit_at >= ?1
+                     ORDER BY updated_at, id"
                 ))?;
                 let mut rows = statement.query([from.as_micros()])?;
                 let mut changed = Vec::new();

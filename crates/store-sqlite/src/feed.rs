@@ -28,7 +28,8 @@ use crate::{
 /// The most queues that one take looks at.
 const MOST_QUEUES: usize = 10_000;
 
-/// How long a queue that is rate-limited or on trial rests after it was served.
+/// How long a queue that is rate-limited or on trial rests after it was served whole. One that got less of what its rate
+/// lets it have (a take has a budget) rests for as much less, or its rate would not be used up.
 const REST: Duration = Duration::from_secs(1);
 
 /// The largest `data` that comes along.
@@ -50,14 +51,30 @@ struct Queue {
     tenant_id: TenantId,
     destination_id: DestinationId,
     destination_version: u32,
-    /// It rests after it was served.
-    rests: bool,
+    /// The most that it may have; it rests after that.
+    limit: Option<usize>,
+    /// It is on trial: it rests whole, whatever it got.
+    on_trial: bool,
+    /// What it got.
+    got: usize,
     /// How many rows it may still yield in this take.
     left: usize,
     /// The rows that it yields, in their order; found when its turn comes.
     rows: Option<VecDeque<Row>>,
-    /// Whether it has yielded any.
-    served: bool,
+}
+
+impl Queue {
+    fn rest(&self) -> Duration {
+        match self.limit {
+            Some(limit) if self.got > 0 && !self.on_trial => REST * share(self.got) / share(limit),
+            Some(_) if self.got > 0 => REST,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+fn share(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// A delivery that is taken.
@@ -112,15 +129,16 @@ fn due_queues(tx: &Tx<'_>, budget: FeedBudget) -> Outcome<Vec<Queue>> {
         |row| {
             let limits: [Option<i64>; 2] = [row.get(3)?, row.get(4)?];
             let limit = limits.into_iter().flatten().min();
-            let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
+            let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(1).max(1));
             Ok(Queue {
                 destination_id: id(row, 0)?,
                 tenant_id: id(row, 1)?,
                 destination_version: row.get(2)?,
-                rests: limit.is_some(),
-                left: budget.per_destination.min(most),
+                limit,
+                on_trial: limits[1].is_some(),
+                got: 0,
+                left: budget.per_destination.min(limit.unwrap_or(usize::MAX)),
                 rows: None,
-                served: false,
             })
         },
     )
@@ -165,7 +183,7 @@ fn serve(
         got += 1;
     }
     queue.left -= got;
-    queue.served |= got > 0;
+    queue.got += got;
     Ok(got)
 }
 
@@ -207,8 +225,9 @@ fn settle(tx: &Tx<'_>, queue: &Queue) -> Outcome<()> {
         })?
         .flatten();
     let earliest = Timestamp::from_micros(earliest.unwrap_or(i64::MAX));
-    let rests_until = if queue.rests && queue.served { tx.now + REST } else { Timestamp::default() };
-    let served_at = if queue.served { tx.now } else { Timestamp::default() };
+    let rest = queue.rest();
+    let rests_until = if rest.is_zero() { Timestamp::default() } else { tx.now + rest };
+    let served_at = if queue.got > 0 { tx.now } else { Timestamp::default() };
     let drained = earliest > tx.now;
     tx.execute(
         "UPDATE queues
@@ -284,14 +303,7 @@ pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outc
             "UPDATE waiting SET due_at = ?3 WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1
              RETURNING tenant_id, destination_id, event_id",
             params![key(*delivery), mark.as_micros(), until.as_micros()],
-            |row| {
-                Ok(Target {
-                    delivery_id: *delivery,
-                    tenant_id: id(row, 0)?,
-                    destination_id: id(row, 1)?,
-                    event_id: id(row, 2)?,
-                })
-            },
+            |row| columns::target(row, *delivery),
         )?;
         if let Some(target) = &taken {
             tx.due(target, until);
@@ -308,14 +320,7 @@ pub(crate) fn give_back(tx: &Tx<'_>, deliveries: &[(DeliveryId, Timestamp)]) -> 
             "SELECT tenant_id, destination_id, event_id FROM waiting
              WHERE delivery_id = ?1 AND due_at = ?2 AND leased = 1",
             params![key(*delivery), leased_until.as_micros()],
-            |row| {
-                Ok(Target {
-                    delivery_id: *delivery,
-                    tenant_id: id(row, 0)?,
-                    destination_id: id(row, 1)?,
-                    event_id: id(row, 2)?,
-                })
-            },
+            |row| columns::target(row, *delivery),
         )?;
         if let Some(target) = found {
             tx.make_due(&target, tx.now)?;

@@ -22,6 +22,9 @@ const SCAN_FACTOR: usize = 20;
 /// About so many bytes of delivery ids (20,000 of them) the relay takes at once; one record at least, however large.
 const MOST_BYTES: usize = 20_000 * 16;
 
+/// The most deliveries cancelled at once: what else is to be written waits for so long.
+const MOST_CANCELLED: usize = 250;
+
 /// Anchors what old outbox records hold. Gives how many it took, and whether more are left as they hold too many deliveries for
 /// one transaction.
 pub(crate) fn relay(tx: &Tx<'_>, older_than: Duration, most_records: usize) -> Outcome<(usize, bool)> {
@@ -156,6 +159,22 @@ pub(crate) fn empty_destinations(connection: &Connection) -> Outcome<Vec<Destina
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// From the few destinations that are deleted (CROSS), along the index of each one's queue: left to itself, SQLite may walk through
+/// all that waits for anybody. In the order of the two indexes, so that nothing is sorted.
+pub(crate) const TO_CANCEL: &str = "SELECT w.delivery_id
+    FROM destinations t INDEXED BY destinations_deleted CROSS JOIN waiting w INDEXED BY waiting_due ON w.destination_id = t.id
+    WHERE t.state = 'deleted' AND NOT (w.reason = ?1 AND w.due_at > ?2) ORDER BY t.id LIMIT ?3";
+
+/// What waits for deleted destinations, unless a request of it is out.
+pub(crate) fn to_cancel(connection: &Connection, now: Timestamp, most: usize) -> Outcome<Vec<DeliveryId>> {
+    let mut statement = connection.prepare_cached(TO_CANCEL)?;
+    let rows = statement.query_map(
+        params![WaitReason::InFlight as u8, now.as_micros(), i64::try_from(most).unwrap_or(i64::MAX)],
+        |row| id(row, 0),
+    )?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Removes those, and cancels what waits for the others, unless a request of it is out.
 pub(crate) fn sweep(tx: &Tx<'_>, empty: &[DestinationId], most: usize) -> Outcome<usize> {
     let mut swept = 0;
@@ -166,13 +185,7 @@ pub(crate) fn sweep(tx: &Tx<'_>, empty: &[DestinationId], most: usize) -> Outcom
             tenants::count_removed(tx, tenant, 1)?;
         }
     }
-    let left = i64::try_from(most - swept).unwrap_or(i64::MAX);
-    let waiting: Vec<DeliveryId> = tx.rows(
-        "SELECT w.delivery_id FROM destinations t JOIN waiting w ON w.destination_id = t.id
-         WHERE t.state = 'deleted' AND NOT (w.reason = ?1 AND w.due_at > ?2) ORDER BY w.delivery_id LIMIT ?3",
-        params![WaitReason::InFlight as u8, tx.now.as_micros(), left],
-        |row| id(row, 0),
-    )?;
+    let waiting = to_cancel(tx.connection, tx.now, (most - swept).min(MOST_CANCELLED))?;
     for delivery in waiting {
         if let Some(stored) = tx.delivery(delivery)? {
             outcomes::end(tx, &stored, DeliveryState::Cancelled, None, stored.attempts)?;

@@ -1,7 +1,8 @@
 //! The store port on one SQLite file, for standalone.
 //!
-//! Who does what: one thread owns the only connection that writes and commits in groups ([`writer`]); a few
-//! connections read ([`readers`]); a lock on a file keeps every other process out ([`open`]).
+//! Who does what: one thread owns the only connection that writes and commits in groups ([`writer`]); another one brings
+//! what is committed from the log into the file ([`checkpoints`]); a few connections read ([`readers`]); a lock on a file
+//! keeps every other process out ([`open`]).
 //!
 //! What a committed transaction means: WAL with `synchronous = FULL`, so the log is flushed before any caller is
 //! answered. It does not protect against a disk that lies about flushes.
@@ -10,6 +11,7 @@
 //! statement run per row inside the one transaction is the fastest that SQLite has.
 
 mod births;
+mod checkpoints;
 mod claims;
 mod columns;
 mod deliveries;
@@ -50,7 +52,17 @@ use signalpost_core::{Clock, Entropy, Timestamp};
 use signalpost_store::{Changes, Health, StoreError};
 use tokio::sync::watch;
 
-use crate::{dispatchers::Dispatchers, failure::Outcome, readers::Readers, tx::Tx, writer::Writer};
+use crate::{
+    checkpoints::Checkpoints,
+    dispatchers::Dispatchers,
+    failure::Outcome,
+    readers::Readers,
+    tx::Tx,
+    writer::{Work, Writer},
+};
+
+/// What a disk that refused something must take before it counts as good again.
+const PROBE_BYTES: i64 = 256 * 1024;
 
 /// The store. Clones are handles of the same one; dropping the last one waits for what was handed in.
 #[derive(Debug, Clone)]
@@ -66,7 +78,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     changes: Changes,
     dispatchers: Dispatchers,
-    /// None: the database is in memory.
+    /// See [`checkpoints::Checkpoints::start`]. None: the database is in memory.
+    _database: Option<Arc<File>>,
     _lock: Option<File>,
 }
 
@@ -85,9 +98,20 @@ impl SqliteStore {
             open::release(&mut connection, clock.now())?;
             let readers = Readers::open(&file)?;
             let (moved, changes) = watch::channel(0);
-            let writer = Writer::start(connection, Arc::clone(&clock), entropy, moved)?;
+            let database = Arc::new(open::database(&file)?);
+            let checkpoints = Checkpoints::start(&file, Arc::clone(&database))?;
+            let work = Work::new(connection, Arc::clone(&clock), entropy, moved, Some(checkpoints));
+            let writer = Writer::start(work)?;
             let dispatchers = Dispatchers::default();
-            Ok(Inner { writer, readers, clock: Arc::clone(&clock), changes, dispatchers, _lock: Some(lock) })
+            Ok(Inner {
+                writer,
+                readers,
+                clock: Arc::clone(&clock),
+                changes,
+                dispatchers,
+                _database: Some(database),
+                _lock: Some(lock),
+            })
         };
         Ok(Self { inner: Arc::new(opened().map_err(|failure| failure.0)?) })
     }
@@ -123,6 +147,15 @@ impl SqliteStore {
         self.inner.readers.read(read).await
     }
 
+    /// Writes, and takes back, as much as a usual group of events: whether it would be taken.
+    async fn probe(&self) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO marks (name, value) VALUES ('probe', zeroblob(?1))";
+        self.write(move |tx| tx.execute(sql, [PROBE_BYTES])).await?;
+        self.write(|tx| tx.execute("DELETE FROM marks WHERE name = 'probe'", [])).await?;
+        self.inner.writer.is_taken();
+        Ok(())
+    }
+
     /// The store's time.
     fn now(&self) -> Timestamp {
         self.inner.clock.now()
@@ -136,6 +169,9 @@ impl Health for SqliteStore {
             self.read(|connection| Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)).await?;
         if version != open::SCHEMA_VERSION {
             return Err(StoreError::Internal(format!("the schema has version {version}")));
+        }
+        if self.inner.writer.is_refused() {
+            self.probe().await?;
         }
         Ok(self.now())
     }

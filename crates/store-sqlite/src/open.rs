@@ -58,13 +58,18 @@ fn private(path: impl AsRef<Path>) -> std::io::Result<File> {
     options.open(path)
 }
 
+/// The file itself.
+pub(crate) fn database(file: &Path) -> Result<File, StoreError> {
+    private(file).map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", file.display())))
+}
+
 /// The connection that writes, with the schema brought up to this version.
 pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
-    private(file).map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", file.display())))?;
+    database(file)?;
     let mut connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The page size holds only in a file that is still empty. Sub-journals of savepoints stay in memory. A checkpoint
-    // runs when the log has grown to about 60 MiB; the log then keeps its size, as growing a file makes syncs dearer.
+    // The page size holds only in a file that is still empty. Sub-journals of savepoints stay in memory. Checkpoints are
+    // made elsewhere; the log keeps its length, as growing a file makes flushes dearer.
     // What is deleted or replaced within a page is overwritten; pages that are freed, pages that rows were moved out of, and
     // the log keep what was there until they are used again. Who must be sure rewrites the file: `SqliteStore::rewrite`.
     connection.execute_batch(
@@ -73,12 +78,19 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
          PRAGMA synchronous = FULL;
          PRAGMA temp_store = MEMORY;
          PRAGMA cache_size = -65536;
-         PRAGMA wal_autocheckpoint = 3700;
+         PRAGMA wal_autocheckpoint = 0;
          PRAGMA secure_delete = FAST;
          PRAGMA journal_size_limit = 67108864;",
     )?;
     connection.set_prepared_statement_cache_capacity(256);
     migrate(&mut connection)?;
+    Ok(connection)
+}
+
+/// The connection that makes checkpoints.
+pub(crate) fn checkpointer(file: &Path) -> Outcome<Connection> {
+    let connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA cache_size = -1024;")?;
     Ok(connection)
 }
 

@@ -61,7 +61,16 @@ impl ScheduleStore for SqliteStore {
     async fn sweep_deleted(&self, most: usize) -> Result<usize, StoreError> {
         // Looking for what is left of a destination may take long, so it is no part of the writer's work; what is found
         // to be over stays over, as a deleted destination gets nothing new.
-        let empty = self.read(leftovers::empty_destinations).await?;
+        let now = self.now();
+        let (empty, some_wait) = self
+            .read(move |connection| {
+                let empty = leftovers::empty_destinations(connection)?;
+                Ok((empty, !leftovers::to_cancel(connection, now, 1)?.is_empty()))
+            })
+            .await?;
+        if empty.is_empty() && !some_wait {
+            return Ok(0);
+        }
         self.write(move |tx| leftovers::sweep(tx, &empty, most)).await
     }
 

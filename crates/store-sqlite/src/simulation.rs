@@ -65,12 +65,12 @@ impl SqliteStore {
             let connection = open::in_memory()?;
             listen::start(&connection)?;
             let (moved, changes) = watch::channel(0);
-            let work = Work { connection, clock: Arc::clone(&clock), entropy, changes: moved };
+            let work = Work::new(connection, Arc::clone(&clock), entropy, moved, None);
             let inline = Arc::new(Inline(Mutex::new(work)));
             let inspector = Inspector { inline: Arc::clone(&inline) };
             let (writer, readers) = (Writer::inline(Arc::clone(&inline)), Readers::inline(inline));
             let dispatchers = Dispatchers::default();
-            let inner = Inner { writer, readers, clock, changes, dispatchers, _lock: None };
+            let inner = Inner { writer, readers, clock, changes, dispatchers, _database: None, _lock: None };
             Ok((Self { inner: Arc::new(inner) }, inspector))
         };
         opened().map_err(|failure| failure.0)

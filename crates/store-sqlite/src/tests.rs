@@ -14,7 +14,7 @@ use signalpost_store::{
 };
 use tempfile::TempDir;
 
-use crate::{SqliteStore, failure::Failure};
+use crate::{SqliteStore, failure::Failure, leftovers};
 
 fn open(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(folder.path(), Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap()
@@ -86,13 +86,19 @@ async fn a_full_disk_is_unavailable_and_heals() {
     let StoreError::Unavailable(text) = &refused.0 else { panic!("{:?}", refused.0) };
     assert_eq!(text, "the disk is full");
     assert_eq!(store.event(TenantId::DEFAULT, refused.1).await.unwrap(), None);
-    store.check().await.unwrap();
+    // It counts as full until it takes something again, although reading goes on.
+    for _ in 0..2 {
+        let checked = store.check().await;
+        assert!(matches!(&checked, Err(StoreError::Unavailable(text)) if text == "the disk is full"), "{checked:?}");
+    }
     // Many at once: those that share the transaction with one that fails learn that nothing is known.
     let groups: Vec<_> = (0..10).map(|_| group(now(), 40_000).0).collect();
     for result in futures::future::join_all(groups.iter().map(|group| store.ingest(group))).await {
         assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     }
+    assert!(store.check().await.is_err());
     set_most_pages(&store, 10_000).await;
+    store.check().await.unwrap();
     let (group, ..) = group(now(), 40_000);
     store.ingest(&group).await.unwrap();
     for id in accepted {
@@ -152,4 +158,43 @@ async fn a_read_that_takes_too_long_is_stopped() {
         assert!(tokio::time::timeout(Duration::from_millis(30), read).await.is_err());
     }
     store.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_others_is_not_looked_at_to_sweep() {
+    let folder = TempDir::new().unwrap();
+    let plan: Vec<String> = open(&folder)
+        .read(|connection| {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", leftovers::TO_CANCEL))?;
+            let rows = statement.query_map([0, 0, 0], |row| row.get(3))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+        .unwrap();
+    let expected =
+        ["SCAN t USING COVERING INDEX destinations_deleted", "SEARCH w USING INDEX waiting_due (destination_id=?)"];
+    assert_eq!(plan, expected);
+}
+
+#[tokio::test]
+async fn the_log_begins_again() {
+    const DATA: usize = 1024 * 1024;
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let log = folder.path().join("signalpost.db-wal");
+    let mut ids = Vec::new();
+    // More was written than it holds.
+    while ids.len() < 64 + (std::fs::metadata(&log).unwrap().len() / DATA as u64) as usize {
+        let (group, _, id) = group(now(), DATA);
+        store.ingest(&group).await.unwrap();
+        ids.push(id);
+        assert!(ids.len() < 1_000, "the log only grows");
+    }
+    drop(store);
+    // Closed in order, all is in the file.
+    assert!(!log.exists());
+    let store = open(&folder);
+    for id in ids {
+        assert!(store.event(TenantId::DEFAULT, id).await.unwrap().is_some());
+    }
 }

@@ -300,12 +300,7 @@ impl Tx<'_> {
             [key(delivery)],
             |row| {
                 Ok(Stored {
-                    target: Target {
-                        delivery_id: delivery,
-                        tenant_id: id(row, 0)?,
-                        destination_id: id(row, 1)?,
-                        event_id: id(row, 2)?,
-                    },
+                    target: columns::target(row, delivery)?,
                     state: columns::state(row, 3)?,
                     attempts: row.get(4)?,
                     replayed_by: columns::maybe_id(row, 5)?,

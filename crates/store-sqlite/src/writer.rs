@@ -8,8 +8,13 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use rusqlite::Connection;
@@ -18,6 +23,7 @@ use signalpost_store::StoreError;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    checkpoints::Checkpoints,
     failure::{Failure, Outcome},
     tx::Tx,
 };
@@ -25,32 +31,33 @@ use crate::{
 /// How many jobs one transaction holds at most.
 const MOST_JOBS: usize = 256;
 
+/// A transaction that takes longer is worth a line in the log.
+const SLOW: Duration = Duration::from_millis(20);
+
 /// The handle of the thread. Dropping it lets the thread finish what was handed in, and waits for that.
 #[derive(Debug)]
 pub(crate) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
+    refused: Arc<AtomicBool>,
     /// There is no thread: each job is its own group, run where it is handed in.
     #[cfg(feature = "simulation")]
     inline: Option<Arc<crate::simulation::Inline>>,
 }
 
 impl Writer {
-    /// Starts the thread. `changes` moves after each commit that changed destinations, before its callers hear of it.
-    pub(crate) fn start(
-        connection: Connection,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-        changes: watch::Sender<u64>,
-    ) -> Outcome<Self> {
+    /// Starts the thread.
+    pub(crate) fn start(work: Work) -> Outcome<Self> {
         let (queue, jobs) = mpsc::channel();
+        let refused = Arc::clone(&work.refused);
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || Work { connection, clock, entropy, changes }.run(&jobs))
+            .spawn(move || work.run(&jobs))
             .map_err(|error| StoreError::Unavailable(format!("cannot start the writer: {error}")))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
+            refused,
             #[cfg(feature = "simulation")]
             inline: None,
         })
@@ -58,8 +65,19 @@ impl Writer {
 
     /// One without a thread.
     #[cfg(feature = "simulation")]
-    pub(crate) const fn inline(inline: Arc<crate::simulation::Inline>) -> Self {
-        Self { queue: None, thread: None, inline: Some(inline) }
+    pub(crate) fn inline(inline: Arc<crate::simulation::Inline>) -> Self {
+        let refused = Arc::clone(&inline.work().refused);
+        Self { queue: None, thread: None, refused, inline: Some(inline) }
+    }
+
+    /// Whether the disk refused what was written last. Set by the thread, as a write that has nothing to write proves nothing.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// It takes writes again.
+    pub(crate) fn is_taken(&self) {
+        self.refused.store(false, Ordering::Relaxed);
     }
 
     /// Runs `work` in the next transaction, and returns when that is on disk.
@@ -95,6 +113,8 @@ impl Drop for Writer {
 
 /// Something to write.
 trait Job: Send {
+    /// What it is, for the log.
+    fn name(&self) -> &'static str;
     fn run(&mut self, tx: &Tx<'_>) -> Outcome<()>;
     fn answer(self: Box<Self>, end: Result<(), StoreError>);
 }
@@ -110,6 +130,10 @@ where
     T: Send,
     F: FnOnce(&Tx<'_>) -> Outcome<T> + Send,
 {
+    fn name(&self) -> &'static str {
+        std::any::type_name::<F>()
+    }
+
     fn run(&mut self, tx: &Tx<'_>) -> Outcome<()> {
         let work = self.work.take().ok_or_else(|| Failure::internal("a job ran twice"))?;
         self.result = Some(work(tx)?);
@@ -128,11 +152,25 @@ where
 pub(crate) struct Work {
     pub(crate) connection: Connection,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) changes: watch::Sender<u64>,
+    entropy: Arc<dyn Entropy>,
+    changes: watch::Sender<u64>,
+    /// None: the database is in memory.
+    checkpoints: Option<Checkpoints>,
+    refused: Arc<AtomicBool>,
 }
 
 impl Work {
+    /// `changes` moves after each commit that changed destinations, before its callers hear of it.
+    pub(crate) fn new(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        changes: watch::Sender<u64>,
+        checkpoints: Option<Checkpoints>,
+    ) -> Self {
+        Self { connection, clock, entropy, changes, checkpoints, refused: Arc::default() }
+    }
+
     fn run(&self, jobs: &mpsc::Receiver<Box<dyn Job>>) {
         while let Ok(first) = jobs.recv() {
             let mut group = vec![first];
@@ -142,6 +180,9 @@ impl Work {
                 group.push(job);
             }
             self.commit(group);
+            if let Some(checkpoints) = &self.checkpoints {
+                checkpoints.after_commit(&self.connection);
+            }
         }
     }
 
@@ -152,6 +193,9 @@ impl Work {
         if committed.is_err() && !self.connection.is_autocommit() {
             // Where even this fails, BEGIN fails next, and callers are told that the store is away.
             let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        if committed.is_err() || ends.iter().any(|end| matches!(end, Err(StoreError::Unavailable(_)))) {
+            self.refused.store(true, Ordering::Relaxed);
         }
         match committed {
             Ok(routing_moved) => {
@@ -182,10 +226,13 @@ impl Work {
         self.statement("BEGIN IMMEDIATE")?;
         let alone = group.len() == 1;
         let mut routing_moved = false;
+        let began = self.clock.elapsed();
+        let (mut at, mut slowest, jobs) = (began, (Duration::ZERO, ""), group.len());
         for job in group {
             if !alone {
                 self.statement("SAVEPOINT job")?;
             }
+            let name = job.name();
             let tx = Tx::new(&self.connection, self.clock.now(), &*self.entropy);
             match attempt(&mut **job, &tx) {
                 Ok(()) => {
@@ -205,8 +252,17 @@ impl Work {
             if !alone {
                 self.statement("RELEASE job")?;
             }
+            let now = self.clock.elapsed();
+            slowest = slowest.max((now - at, name));
+            at = now;
         }
         self.statement("COMMIT")?;
+        let end = self.clock.elapsed();
+        if end - began > SLOW {
+            let (total_ms, commit_ms) = ((end - began).as_millis(), (end - at).as_millis());
+            let (job, job_ms) = (slowest.1, slowest.0.as_millis());
+            tracing::debug!(total_ms, commit_ms, jobs, job, job_ms, "store.slow_transaction");
+        }
         Ok(routing_moved)
     }
 

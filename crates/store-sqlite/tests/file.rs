@@ -3,18 +3,13 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde_json::json;
 use signalpost_core::{
-    CircuitRecord, Clock as _, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, WaitReason,
+    Clock as _, DeliveryId, DeliveryState, DestinationId, Event, EventId, EventMeta, Guarantee, OutboxId, TenantId,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
-    DispatchStore as _, Health as _, IngestStore as _, ManageStore as _, ReadStore as _, ScheduleStore as _,
-    StoreError,
-    dispatch::{DeliveryWrite, Target, Written},
+    DispatchStore as _, Health as _, IngestStore as _, ReadStore as _, ScheduleStore as _, StoreError,
     ingest::{EventOutcome, IngestGroup, IngestUnit, NewDelivery, NewEvent, Start, UnitOutcome},
-    schedule::FeedBudget,
 };
 use signalpost_store_sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -25,16 +20,6 @@ fn open(path: &Path) -> Result<SqliteStore, StoreError> {
 
 /// An event of `size` bytes with one delivery to a destination that nobody looks up.
 fn group(size: usize) -> (IngestGroup, DeliveryId) {
-    let destination = DestinationId::new(SystemClock::new().now(), &SystemEntropy);
-    group_for(size, destination, 0, Start::Queued)
-}
-
-fn group_for(
-    size: usize,
-    destination_id: DestinationId,
-    routing_version: i64,
-    start: Start,
-) -> (IngestGroup, DeliveryId) {
     let now = SystemClock::new().now();
     let id = EventId::new(now, &SystemEntropy);
     let delivery = DeliveryId::new(id.created_at(), &SystemEntropy);
@@ -51,8 +36,8 @@ fn group_for(
         event: Arc::new(event),
         deliveries: vec![NewDelivery {
             id: delivery,
-            destination_id,
-            start,
+            destination_id: DestinationId::new(now, &SystemEntropy),
+            start: Start::Queued,
             lane: None,
             guarantee: Guarantee::AtLeastOnce,
         }],
@@ -60,7 +45,7 @@ fn group_for(
         uid: None,
         answer: Bytes::new(),
     };
-    let unit = IngestUnit { tenant: TenantId::DEFAULT, routing_version, claim: None, events: vec![new] };
+    let unit = IngestUnit { tenant: TenantId::DEFAULT, routing_version: 0, claim: None, events: vec![new] };
     let group = IngestGroup { units: vec![unit], outbox_id: OutboxId::new(now, &SystemEntropy), published: Vec::new() };
     (group, delivery)
 }
@@ -85,68 +70,6 @@ async fn what_was_answered_is_there_after_it_is_opened_again() {
     assert_eq!(store.relay(Duration::ZERO, 10).await.unwrap(), 1);
     assert!(store.tenant_exists(TenantId::DEFAULT).await.unwrap());
     assert!(store.check().await.is_ok());
-}
-
-fn destination(spec: DestinationSpec) -> Destination {
-    let now = SystemClock::new().now();
-    Destination {
-        id: DestinationId::new(now, &SystemEntropy),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec,
-        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    }
-}
-
-#[tokio::test]
-async fn what_the_process_before_held_is_due_at_once() {
-    const LATER: Duration = Duration::from_secs(600);
-    let budget = FeedBudget { most: 10, per_destination: 10, lease: LATER };
-    let folder = TempDir::new().unwrap();
-    let spec = serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]}));
-    let destination = destination(spec.unwrap());
-    let mut ids = Vec::new();
-    {
-        let store = open(folder.path()).unwrap();
-        store.create_destination(&destination).await.unwrap();
-        let version = store.routes(TenantId::DEFAULT).await.unwrap().version;
-        for start in [Start::Waiting(WaitReason::Turn), Start::Queued, Start::Queued] {
-            let (group, delivery) = group_for(10, destination.id, version, start);
-            assert!(accepted(&store.ingest(&group).await.unwrap()));
-            let event_id = group.units[0].events[0].event.id;
-            let target = Target {
-                delivery_id: delivery,
-                tenant_id: TenantId::DEFAULT,
-                destination_id: destination.id,
-                event_id,
-            };
-            ids.push(target);
-        }
-        let [_, detached, parked] = ids[..] else { panic!("three of them") };
-        let writes = [
-            DeliveryWrite::Detach { target: detached, attempt: 1, deadline: LATER },
-            DeliveryWrite::Park { target: parked, reason: WaitReason::Slot, after: LATER, hold_queue: false },
-        ];
-        assert_eq!(store.write(&writes, false).await.unwrap().written, [Written::Done; 2]);
-        assert_eq!(store.take_due(budget).await.unwrap().deliveries.len(), 1);
-        let due = store.take_due(budget).await.unwrap();
-        assert!(due.deliveries.is_empty() && due.next_in.is_some_and(|next| next > LATER / 2), "{due:?}");
-    }
-    let store = open(folder.path()).unwrap();
-    let due = store.take_due(budget).await.unwrap().deliveries;
-    let mut found: Vec<_> = due.iter().map(|due| (due.delivery_id, due.reason)).collect();
-    found.sort_by_key(|(id, _)| ids.iter().position(|target| target.delivery_id == *id));
-    let (leased, detached) = (ids[0].delivery_id, ids[1].delivery_id);
-    assert_eq!(found, [(leased, WaitReason::Turn), (detached, WaitReason::InFlight)], "what was parked keeps its time");
-    let due = store.take_due(budget).await.unwrap();
-    assert!(due.deliveries.is_empty() && due.next_in.is_some_and(|next| next > LATER / 2), "{due:?}");
-    assert_eq!(store.sample().await.unwrap().waiting, 3);
 }
 
 #[tokio::test]

@@ -47,6 +47,16 @@ async fn destination(store: &SqliteStore) -> Destination {
 }
 
 async fn post(store: &SqliteStore, to: &Destination, lane: Option<&str>, guarantee: Guarantee) -> Target {
+    post_as(Start::Waiting(WaitReason::Turn), store, to, lane, guarantee).await
+}
+
+async fn post_as(
+    start: Start,
+    store: &SqliteStore,
+    to: &Destination,
+    lane: Option<&str>,
+    guarantee: Guarantee,
+) -> Target {
     let now = SystemClock::new().now();
     let event_id = EventId::new(now, &SystemEntropy);
     let target = Target {
@@ -64,13 +74,8 @@ async fn post(store: &SqliteStore, to: &Destination, lane: Option<&str>, guarant
         meta: EventMeta::default(),
         data: Bytes::from_static(b"1"),
     };
-    let delivery = NewDelivery {
-        id: target.delivery_id,
-        destination_id: to.id,
-        start: Start::Waiting(WaitReason::Turn),
-        lane: lane.map(LaneId::of),
-        guarantee,
-    };
+    let delivery =
+        NewDelivery { id: target.delivery_id, destination_id: to.id, start, lane: lane.map(LaneId::of), guarantee };
     let new = NewEvent {
         event: Arc::new(event),
         deliveries: vec![delivery],
@@ -103,6 +108,34 @@ async fn taken(store: &SqliteStore) -> Vec<(DeliveryId, WaitReason)> {
     let mut taken: Vec<_> = due.iter().map(|due| (due.delivery_id, due.reason)).collect();
     taken.sort();
     taken
+}
+
+#[tokio::test]
+async fn what_was_leased_or_detached_is_due_at_once() {
+    let folder = TempDir::new().unwrap();
+    let (leased, detached);
+    {
+        let store = open(folder.path());
+        let to = destination(&store).await;
+        leased = post(&store, &to, None, Guarantee::AtLeastOnce).await;
+        detached = post_as(Start::Queued, &store, &to, None, Guarantee::AtLeastOnce).await;
+        let parked = post_as(Start::Queued, &store, &to, None, Guarantee::AtLeastOnce).await;
+        let writes = [
+            DeliveryWrite::Detach { target: detached, attempt: 1, deadline: LATER },
+            DeliveryWrite::Park { target: parked, reason: WaitReason::Slot, after: LATER, hold_queue: false },
+        ];
+        assert_eq!(store.write(&writes, false).await.unwrap().written, [Written::Done; 2]);
+        assert_eq!(taken(&store).await.len(), 1);
+        let due = store.take_due(BUDGET).await.unwrap();
+        assert!(due.deliveries.is_empty() && due.next_in.is_some_and(|next| next > LATER / 2), "{due:?}");
+    }
+    let store = open(folder.path());
+    let mut expected = [(leased.delivery_id, WaitReason::Turn), (detached.delivery_id, WaitReason::InFlight)];
+    expected.sort();
+    assert_eq!(taken(&store).await, expected, "what was parked keeps its time");
+    let due = store.take_due(BUDGET).await.unwrap();
+    assert!(due.deliveries.is_empty() && due.next_in.is_some_and(|next| next > LATER / 2), "{due:?}");
+    assert_eq!(store.sample().await.unwrap().waiting, 3);
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn destinations(&self, ids: &[DestinationId]) -> Result<Vec<Destination>, StoreError>;
 
-    /// The destinations that changed since a moment of the store's clock (with an overlap, so that none is missed),
-    /// and the moment to ask from next time. `None` gives none and the present moment.
+    /// The destinations that changed, or whose circuit was recorded, since a moment of the store's clock (with an
+    /// overlap, so that none is missed), and the moment to ask from next time. `None` gives none and the present moment.
     ///
     /// # Errors
     /// The store is away.
@@ -78,8 +78,9 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn hold_queues(&self, holds: &[QueueHold]) -> Result<(), StoreError>;
 
-    /// Keeps what circuits did, for people: no change of the destination. A record with fewer trips than the one that is kept, or
-    /// as many and an older `since`, changes nothing.
+    /// Keeps what circuits did, for people, and for other dispatchers: [`Self::changed_since`] gives the destination, though
+    /// this is no change of it. A record with fewer trips than the one that is kept, or as many and an older `since`,
+    /// changes nothing.
     ///
     /// # Errors
     /// The store is away.

@@ -20,6 +20,8 @@
 pub mod conformance;
 pub mod dispatch;
 pub mod ingest;
+#[cfg(feature = "layers")]
+pub mod layers;
 pub mod manage;
 pub mod pace;
 pub mod read;
@@ -64,7 +66,7 @@ pub trait Health: Debug + Send + Sync + 'static {
     /// Reads one row, and tells the store's time.
     ///
     /// # Errors
-    /// It cannot be reached, or its schema is not the one that this version works on.
+    /// It cannot be reached, its schema is not the one that this version works on, or it refused to write and still does.
     async fn check(&self) -> Result<Timestamp, StoreError>;
 }
 

@@ -36,8 +36,8 @@ pub trait ManageStore: Debug + Send + Sync + 'static {
     ) -> Result<Option<Destination>, StoreError>;
 
     /// Pauses an active destination (its queue is held), or makes a paused or disabled one active (its queue is due now, and
-    /// failures so far are forgotten).
-    /// A destination that is so already is given as it is. None where there is none.
+    /// failures so far are forgotten). A destination that is so already is given as it is; but one that is active and whose circuit is not
+    /// closed, by what was recorded, is changed all the same by resuming it, so that it is tried. None where there is none.
     ///
     /// # Errors
     /// The store is away.

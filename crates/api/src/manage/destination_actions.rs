@@ -51,7 +51,7 @@ pub async fn pause(
 
 /// Resumes a destination
 ///
-/// Makes a paused or disabled one active; what waits is due now.
+/// Makes a paused or disabled one active; what waits is due now. A circuit that is open tries it at once, also where it is active.
 #[utoipa::path(
     post, path = "/v1/destinations/{id}/resume", tag = "destinations", operation_id = "resumeDestination",
     params(("id" = String, Path, description = "Its id, or its `uid`.")),

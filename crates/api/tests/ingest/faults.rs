@@ -5,19 +5,14 @@ use std::sync::atomic::Ordering;
 use futures::future::join_all;
 use serde_json::json;
 use signalpost_api::{OperationsSettings, Settings};
+use signalpost_core::KeyHash;
 use signalpost_telemetry::{Access, Metrics};
 
 use super::{
-    App, Arc, Method,
-    faulty::{Faults, FaultyStore, REFUSED},
+    Method,
+    faulty::{REFUSED, start},
     messages, post, post_with,
 };
-
-fn start(settings: Settings) -> (App, Arc<Faults>) {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
-    (App::start_with(settings, |store| Arc::new(FaultyStore::new(store, theirs))), faults)
-}
 
 #[tokio::test]
 async fn a_refused_event_falls_alone() {
@@ -83,7 +78,7 @@ async fn readiness_needs_the_store_and_a_clock_that_agrees() {
     let skewed = app.get("/health/ready").await.expect(503);
     assert!(skewed["dependencies"]["store"]["error"].as_str().unwrap().contains("clock"), "{skewed}");
     let locked =
-        OperationsSettings { access: Access::Keys(["another-operators-key".to_owned()].into()), ..operations.clone() };
+        OperationsSettings { access: Access::Keys([KeyHash::of(b"another-operators-key")].into()), ..operations.clone() };
     let (app, _) = start(Settings { operations: Some(locked), ..Settings::default() });
     app.get("/metrics").await.problem(401, "unauthorized");
     assert_eq!(app.get("/health/ready").await.expect(200), serde_json::json!({"status": "ok"}));

@@ -12,11 +12,7 @@ use signalpost_store::{
     read::{DeliveryFilter, DeliveryView, Page},
 };
 
-use super::{
-    App, app,
-    faulty::{Faults, FaultyStore},
-    messages, post,
-};
+use super::{App, app, faulty, messages, post};
 
 const ORDERED: &str = r#"{"type":"a","data":{"customer":7},"ordering_key":"k"}"#;
 
@@ -181,11 +177,8 @@ async fn a_batch_keeps_its_order_over_many_groups() {
 
 #[tokio::test]
 async fn a_batch_keeps_its_order_where_routes_change_in_its_midst() {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
     let ingest = IngestSettings { group_deliveries: 5, ..IngestSettings::default() };
-    let app =
-        App::start_with(Settings { ingest, ..Settings::default() }, |store| Arc::new(FaultyStore::new(store, theirs)));
+    let (app, faults) = faulty::start(Settings { ingest, ..Settings::default() });
     let id = app.destination(json!({"ordering": "key"})).await;
     let other = app.destination(json!({"event_types": ["nothing"]})).await;
     faults.restless.lock().unwrap().replace(app::destination_id(&other));
@@ -198,11 +191,8 @@ async fn a_batch_keeps_its_order_where_routes_change_in_its_midst() {
 
 #[tokio::test]
 async fn behind_what_the_store_did_not_take_nothing_of_the_lane_is_accepted() {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
     let ingest = IngestSettings { group_deliveries: 2, ..IngestSettings::default() };
-    let app =
-        App::start_with(Settings { ingest, ..Settings::default() }, |store| Arc::new(FaultyStore::new(store, theirs)));
+    let (app, faults) = faulty::start(Settings { ingest, ..Settings::default() });
     let id = app.destination(json!({"ordering": "key"})).await;
     let event = |n| json!({"type": "a", "data": n, "ordering_key": "k", "uid": format!("u{n}")});
     let body = json!({"events": (0..6).map(event).collect::<Vec<_>>()});

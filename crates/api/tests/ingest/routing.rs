@@ -6,6 +6,7 @@ use signalpost_bus::Bus as _;
 use signalpost_core::{TenantId, WaitReason};
 use signalpost_store::{
     ReadStore as _,
+    layers::LayeredStore,
     read::{DeliveryFilter, Page},
 };
 
@@ -54,7 +55,7 @@ async fn a_change_made_behind_the_back_of_the_process_is_seen_by_the_commit() {
 async fn a_destination_that_was_just_made_can_be_named() {
     let faults = Arc::new(Faults::default());
     faults.tells_nothing.store(true, std::sync::atomic::Ordering::SeqCst);
-    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, faults)));
+    let app = App::start_with(Settings::default(), |store| Arc::new(LayeredStore(FaultyStore::new(store, faults))));
     for way in ["single", "batch", "keyed"] {
         post(&app, r#"{"type":"a","data":1}"#).await.expect(202);
         let id = app.destination(json!({})).await;

@@ -1,6 +1,6 @@
 //! Events that their producer must sign.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use http::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use signalpost_signing::{Canonical, Encoding, HmacHeader, Secret};
 
 use crate::{
     app::{App, Reply},
-    faulty::{Faults, FaultyStore, REFUSED},
+    faulty::{self, REFUSED},
 };
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -178,9 +178,7 @@ async fn an_id_in_a_header_is_not_signed() {
 
 #[tokio::test]
 async fn what_failed_may_be_sent_again_as_it_is() {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
-    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, theirs)));
+    let (app, faults) = faulty::start(Settings::default());
     hmac(&app).await;
     let refused = format!(r#"{{"type":"{REFUSED}","data":1}}"#);
     for _ in 0..2 {

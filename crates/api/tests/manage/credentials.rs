@@ -12,7 +12,7 @@ use signalpost_signing::{Canonical, Encoding, HmacHeader, SigningKey, TOLERANCE,
 
 use crate::{
     app::{App, NO_DESTINATION},
-    faulty::{Faults, FaultyStore},
+    faulty,
 };
 
 const URL: &str = "http://127.0.0.1:9999/hook";
@@ -205,10 +205,8 @@ async fn other_schemes_want_a_secret_that_fits_them() {
 
 #[tokio::test]
 async fn a_database_of_an_earlier_version_keeps_no_more_than_that_did() {
-    let faults = Arc::new(Faults::default());
+    let (app, faults) = faulty::start(Settings::default());
     faults.unsealed.store(true, Ordering::SeqCst);
-    let theirs = Arc::clone(&faults);
-    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, theirs)));
     let receiver = Receiver::start(ReceiverSettings::default()).await.unwrap();
     let auth = json!({"type": "bearer", "token": "x"});
     app.post("/v1/destinations", json!({"url": URL, "auth": auth})).await.problem(409, "conflict");

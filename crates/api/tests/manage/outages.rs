@@ -14,17 +14,11 @@ use signalpost_limits::{
 };
 use signalpost_store::dispatch::Next;
 
-use crate::{
-    app::App,
-    edges::routes,
-    faulty::{Faults, FaultyStore},
-};
+use crate::{app::App, edges::routes, faulty};
 
 #[tokio::test]
 async fn without_its_store_every_route_is_503_and_heals() {
-    let faults = Arc::new(Faults::default());
-    let theirs = Arc::clone(&faults);
-    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, theirs)));
+    let (app, faults) = faulty::start(Settings::default());
     let destination = app.destination(json!({})).await;
     let replay = json!({"destination_id": destination}).to_string();
     let change = json!({"url": "http://127.0.0.1:9999/"}).to_string();

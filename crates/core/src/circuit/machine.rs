@@ -8,6 +8,8 @@
 //! - *Closed with a ramp*: for 10 s only so many requests may be out: `probes` at first, doubling each second. After that, openings
 //!   are no longer in a row.
 //!
+//! A newer version of the destination makes an open one half-open at once: who changed it, or resumed it, may have mended it.
+//!
 //! A policy that is not enabled closes it and forgets all but `trips`. What ends while it is open was sent before, and counts
 //! for nothing; neither does, in half-open, what was no probe.
 //!
@@ -65,6 +67,8 @@ pub struct Seen<'a> {
     pub reason: Option<&'a str>,
     /// How often the circuit is known to have opened before, by a memory that is longer than this one.
     pub trips: u32,
+    /// The version of the destination that whoever saw it knows.
+    pub version: u32,
 }
 
 /// What may be sent.
@@ -93,6 +97,8 @@ pub struct Circuit {
     in_a_row: u32,
     /// Why it opened last; None while it is closed.
     reason: Option<String>,
+    /// The newest version of the destination that was told of; 0: none.
+    version: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,12 +141,16 @@ impl Circuit {
             // What ended while it was open says nothing about the probes that are yet to come.
             let was_open = self.state() == CircuitState::Open;
             self.advance(now);
+            if self.version > 0 && seen.version > self.version && self.state() == CircuitState::Open {
+                self.half_open(now);
+            }
             if !was_open {
                 self.learn(now, policy, seen, entropy);
             }
         } else {
             self.forget(now);
         }
+        self.version = self.version.max(seen.version);
         self.permit(now, policy, seen)
     }
 
@@ -185,11 +195,15 @@ impl Circuit {
             }
             State::Open { until } => {
                 if *until <= now {
-                    self.enter(now, State::HalfOpen { places: VecDeque::new(), succeeded: 0 });
+                    self.half_open(now);
                 }
             }
             State::HalfOpen { .. } => {}
         }
+    }
+
+    fn half_open(&mut self, now: Timestamp) {
+        self.enter(now, State::HalfOpen { places: VecDeque::new(), succeeded: 0 });
     }
 
     /// Where the clock was set back, what had begun begins now.

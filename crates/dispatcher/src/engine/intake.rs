@@ -123,11 +123,8 @@ impl Engine {
             .iter()
             .filter(|incoming| {
                 let message = &incoming.job.message;
-                // What another dispatcher had before us tells that its circuit may not be as we know it: it was read, or it failed.
-                let failed_elsewhere = message.attempt > 1 && !self.circuits.knows(message.destination_id);
-                incoming.reread
-                    || failed_elsewhere
-                    || self.cache.lacks(message.destination_id, message.destination_version)
+                // What was read before by somebody else tells that we may not know yet what that one saw of its circuit.
+                incoming.reread || self.cache.lacks(message.destination_id, message.destination_version)
             })
             .map(|incoming| incoming.job.message.destination_id)
             .collect();

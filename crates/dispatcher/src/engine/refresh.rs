@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use signalpost_core::DestinationState;
 
 use super::{Engine, Refreshed};
-use crate::{job::Job, queues::Gate};
+use crate::job::Job;
 
 /// When to ask again after a failure.
 const AGAIN: Duration = Duration::from_millis(100);
+/// Who has not heard from the store for so many polls does not know what is paused by now, or whose circuit is open.
+pub(super) const MISSED_POLLS: u32 = 4;
 
 impl Engine {
     /// Begins a refresh where one is due.
@@ -26,11 +28,11 @@ impl Engine {
     pub(super) fn begin_refresh(&mut self, gated: bool) {
         self.gated |= gated;
         self.reading = *self.changes.borrow_and_update();
-        let (store, since) = (Arc::clone(&self.context.store), self.since);
-        self.refresh = Some(Box::pin(async move { store.changed_since(Some(since)).await }));
+        let (store, since, begun) = (Arc::clone(&self.context.store), self.since, self.clock.elapsed());
+        self.refresh = Some(Box::pin(async move { (begun, store.changed_since(Some(since)).await) }));
     }
 
-    pub(super) fn refreshed(&mut self, refreshed: Refreshed, now: Duration) {
+    pub(super) fn refreshed(&mut self, (begun, refreshed): Refreshed, now: Duration) {
         self.refresh = None;
         let (destinations, since) = match refreshed {
             Ok(refreshed) => refreshed,
@@ -41,26 +43,24 @@ impl Engine {
             }
         };
         self.gated = false;
+        self.refreshed_at = begun;
         self.read = self.reading;
         self.since = since;
         self.refresh_at = now + self.settings.poll;
         for destination in destinations {
             let id = destination.id;
             let grace = self.settings.detach_grace;
-            self.circuits.changed(&destination, grace);
             if let Some(gate) = self.circuits.loaded(&destination, grace, now) {
                 self.queues.set_gate(id, Some(gate));
+            }
+            if self.circuits.changed(&destination, grace, now) {
+                // The change let its stored queue go, which its circuit tries first.
+                self.tellings.hold(id, Duration::ZERO, self.circuits.trial(id), now);
             }
             let is_newer = self.cache.get(id).is_none_or(|known| known.version < destination.version);
             self.cache.put(destination, |id| self.queues.holds(id));
             if !is_newer {
                 continue;
-            }
-            if let Some(Gate::Open { until }) = self.queues.gate(id)
-                && until > now
-            {
-                // The change let its stored queue go, but its circuit is as it was.
-                self.tellings.hold(id, until.saturating_sub(now), self.circuits.trial(id), now);
             }
             if !self.queues.holds(id) {
                 continue;

@@ -96,6 +96,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         read,
         reading: read,
         refresh_at: now + settings.poll,
+        refreshed_at: now,
         shed_at: now,
         renew_at: now + CLAIM_LEASE / 3,
         renew_slots_at: now + SLOT_LEASE / 3,

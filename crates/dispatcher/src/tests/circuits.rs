@@ -4,7 +4,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -192,15 +192,32 @@ async fn the_first_failure_tells_the_successes_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_lets_the_stored_queue_go_but_not_its_circuit() {
+async fn a_change_has_its_circuit_tried_within_a_second() {
     let fails = Arc::new(AtomicBool::new(true));
     let mut slow = quick(1);
     slow.spec.circuit.open_ms = 60_000;
     let it = Harness::start([slow], failing(&fails));
     open(&it).await;
+    let before = it.elapsed();
     it.store.change(1, |destination| destination.spec.url = "https://new.example/".into());
-    it.until("it is held again", |it| holds(it).len() == 2).await;
-    assert_eq!(holds(&it)[1].trial, NonZeroU32::new(2));
+    it.until("it is tried", |it| states(it).last() == Some(&CircuitState::HalfOpen)).await;
+    assert!(it.elapsed() - before < ms(1000));
+    assert_eq!(holds(&it).pop().map(|hold| (hold.hold, hold.trial)), Some((Duration::ZERO, NonZeroU32::new(2))));
+    // It fails still: it is open, and held, for longer than before.
+    for delivery in 100..102 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it opens again", |it| states(it).last() == Some(&CircuitState::Open)).await;
+    it.until("it is held", |it| holds(it).pop().is_some_and(|hold| hold.hold > ms(90_000))).await;
+    // Once more, and now it is well.
+    fails.store(false, Ordering::SeqCst);
+    it.store.change(1, |_| {});
+    it.until("it is tried", |it| states(it).last() == Some(&CircuitState::HalfOpen)).await;
+    for delivery in 200..202 {
+        it.bus.send(message(delivery, 1));
+    }
+    it.until("it closes", |it| states(it).last() == Some(&CircuitState::Closed)).await;
+    it.until_all_done().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,22 +234,63 @@ async fn a_wish_to_be_left_alone_is_told_to_the_store_once() {
     assert!((ms(29_000)..=ms(30_000)).contains(&hold.hold), "{hold:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_another_dispatcher_had_before_is_looked_up_with_its_circuit() {
+/// A dispatcher that knows destination 1 as closed, as it answers with `code`; then its circuit opens elsewhere, and delivery 2
+/// comes after `later`.
+async fn opened_elsewhere(code: u16, store_away: bool, later: Duration) {
     let limits = Arc::new(FakeLimits::default());
     let it =
-        Harness::with([destination(1)], always(ms(1), status(200)), Settings::default(), Some(limits.clone() as _));
+        Harness::with([destination(1)], always(ms(1), status(code)), Settings::default(), Some(limits.clone() as _));
     it.bus.send(message(1, 1));
     it.until_all_done().await;
-    // Elsewhere it opened since.
     let record = CircuitRecord { state: CircuitState::Open, trips: 1, ..CircuitRecord::default() };
     it.store.state().destinations.get_mut(&destination_id(1)).unwrap().circuit = record.clone();
     let open = CircuitView { state: CircuitState::Open, open_for: ms(10_000), record, ..closed() };
     limits.views.lock().unwrap().insert(destination_id(1), open);
-    it.store.state().standings.insert(delivery_id(2), standing(DeliveryState::Queued, 0));
-    let place = it.bus.next_place();
-    it.bus.push(signalpost_bus::Delivered::Message { place, message: Arc::new(message(2, 1)), reread: true });
+    it.store.state().is_away = store_away;
+    tokio::time::sleep(later).await;
+    it.bus.send(message(2, 1));
+    // Long enough for one that is not held up.
+    tokio::time::sleep(ms(50)).await;
+    it.store.state().is_away = false;
     it.until_all_done().await;
     assert!(matches!(parked(&it, 2), Some((WaitReason::Circuit, _))));
     assert_eq!(it.exchanger.started().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_opens_elsewhere_is_known_within_a_second() {
+    opened_elsewhere(200, false, ms(600)).await;
+    // Also where we saw it fail, and not enough to open.
+    opened_elsewhere(500, false, ms(600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_cut_off_from_the_store_for_long_begins_nothing_before_it_has_heard() {
+    opened_elsewhere(200, true, ms(2500)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_neither_open_a_circuit_nor_end_a_row_of_failures_but_a_probe_takes_them_for_life() {
+    let code = Arc::new(AtomicU16::new(500));
+    let answer = Arc::clone(&code);
+    let script: Script = Box::new(move |_| (ms(5), Some(status(answer.load(Ordering::SeqCst)))));
+    let limits = Arc::new(FakeLimits::default());
+    let it = Harness::with([quick(1)], script, Settings::default(), Some(limits.clone() as _));
+    let reports = || limits.reports.lock().unwrap().clone();
+    it.bus.send(message(1, 1));
+    it.until("a failure is told", |_| reports().iter().any(|report| report.failures == 1)).await;
+    code.store(404, Ordering::SeqCst);
+    it.bus.send(message(2, 1));
+    it.until_all_done().await;
+    let record = CircuitRecord { state: CircuitState::HalfOpen, ..CircuitRecord::default() };
+    let half_open = CircuitView { state: CircuitState::HalfOpen, probes_granted: 1, record, ..closed() };
+    limits.views.lock().unwrap().insert(destination_id(1), half_open);
+    code.store(500, Ordering::SeqCst);
+    it.bus.send(message(3, 1));
+    it.until("half open", |it| states(it) == [CircuitState::HalfOpen]).await;
+    code.store(404, Ordering::SeqCst);
+    it.bus.send(message(4, 1));
+    it.until("a probe is told", |_| reports().iter().any(|report| report.probes_succeeded == 1)).await;
+    let successes: Vec<_> = reports().iter().filter(|report| report.successes > 0).cloned().collect();
+    assert!(successes.iter().all(|report| report.probes_succeeded == 1), "{successes:?}");
 }

@@ -19,6 +19,7 @@ pub(super) async fn exercise(one: &Arc<dyn Limits>, two: &Arc<dyn Limits>, world
     opens_once_for_many(one, two, world).await;
     grants_no_probe_twice(one, two, world).await;
     opens_on_a_row_that_lasts(&**one, &**two, world).await;
+    is_tried_when_its_destination_changed(&**one, &**two, world).await;
 }
 
 /// Nothing seen of a new destination that opens for a moment.
@@ -37,6 +38,7 @@ fn report(world: &World) -> CircuitReport {
         probe_timeout: Duration::from_secs(60),
         reason: None,
         trips: 0,
+        version: 1,
     }
 }
 
@@ -207,4 +209,22 @@ async fn opens_on_a_row_that_lasts(one: &dyn Limits, two: &dyn Limits, world: &W
     assert!(failures >= 5 && world.clock.elapsed() - start >= Duration::from_secs(5));
     let reason = view.record.reason.unwrap_or_default();
     assert!(reason.contains(" failures in a row over ") && reason.ends_with(", the last: timeout"), "{reason}");
+}
+
+/// However long it is open, for all, and once.
+async fn is_tried_when_its_destination_changed(one: &dyn Limits, two: &dyn Limits, world: &World) {
+    let mut quiet = report(world);
+    quiet.policy.open_ms = 600_000;
+    quiet.policy.max_open_ms = 600_000;
+    let open = until(one, &CircuitReport { failures: 30, ..quiet.clone() }, CircuitState::Open).await;
+    let changed = CircuitReport { version: 2, ..quiet.clone() };
+    let tried = until(two, &changed, CircuitState::HalfOpen).await;
+    assert!(tried.record.since > open.record.since);
+    // Who has not heard of the change sees the same.
+    until(one, &quiet, CircuitState::HalfOpen).await;
+    let failed = CircuitReport { failures: 1, probes_failed: 1, ..changed.clone() };
+    assert_eq!(until(two, &failed, CircuitState::Open).await.record.trips, 2);
+    for limits in [one, two] {
+        assert_eq!(tell(limits, &changed).await.state, CircuitState::Open);
+    }
 }

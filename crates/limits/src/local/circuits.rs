@@ -72,6 +72,7 @@ pub fn step(circuit: &mut Circuit, now: Timestamp, report: &CircuitReport) -> Ci
         probe_timeout: report.probe_timeout,
         reason: report.reason.as_deref(),
         trips: report.trips,
+        version: report.version,
     };
     let jitter = Jitter { id: report.destination_id, trips: circuit.trips().max(report.trips) };
     let Permits { state, open_for, probes, ramp } = circuit.step(now, &report.policy, &seen, &jitter);

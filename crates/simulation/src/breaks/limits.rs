@@ -8,7 +8,7 @@ use signalpost_limits::{
 };
 
 use super::Lie;
-use crate::layers::LimitsLayer;
+use crate::gates::LimitsLayer;
 
 #[derive(Debug)]
 pub(super) struct LyingLimits {

@@ -8,14 +8,10 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 use signalpost_limits::Limits;
-use signalpost_store::Store;
+use signalpost_store::{Store, layers::LayeredStore};
 
 use self::{limits::LyingLimits, store::LyingStore};
-use crate::{
-    check::Invariant,
-    layers::{LayeredLimits, LayeredStore},
-    world::World,
-};
+use crate::{check::Invariant, gates::LayeredLimits, world::World};
 
 /// What is lied about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

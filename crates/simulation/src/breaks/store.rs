@@ -7,11 +7,12 @@ use signalpost_store::{
     Store, StoreError,
     dispatch::{DeliveryWrite, WriteReport, Written},
     ingest::{EventOutcome, IngestGroup, IngestUnit, UnitOutcome},
+    layers::StoreLayer,
     schedule::{Due, FeedBudget},
 };
 
 use super::Lie;
-use crate::{gates::copied, layers::StoreLayer, seed::Rng, world::World};
+use crate::{gates::copied, seed::Rng, world::World};
 
 /// The part of calls that are lied about: a store that always lies is found at once.
 const SOMETIMES: f64 = 0.1;

@@ -16,6 +16,8 @@ pub(super) struct Lane {
     open: BTreeMap<i64, DeliveryId>,
     /// Those that died and block it, as long as their destination asks for that.
     dead: BTreeMap<i64, DeliveryId>,
+    /// Those that blocked it, where nobody knows whether the destination still asks for that.
+    unsure: BTreeMap<i64, DeliveryId>,
     /// Those that are sent again already: they block nothing, whenever they die.
     replayed: BTreeSet<DeliveryId>,
     /// The last place that was given.
@@ -36,7 +38,8 @@ impl Checker {
     pub(super) fn joins(&mut self, joined: &Joined) -> Result<(), Violation> {
         let Joined { lane, place, delivery, replay_of, .. } = joined;
         let known = self.lanes.entry(*lane).or_default();
-        let replaced = replay_of.and_then(|of| (known.dead.get(place) == Some(&of)).then_some(of));
+        let stood = [&known.dead, &known.unsure].map(|among| among.get(place).copied());
+        let replaced = replay_of.filter(|of| stood.contains(&Some(*of)));
         if let Some(other) = known.open.insert(*place, *delivery) {
             let text = format!("{delivery} has the place of {other}, which has not ended");
             return Violation::of(Invariant::Order, text);
@@ -49,6 +52,7 @@ impl Checker {
         if let Some(of) = replay_of {
             known.replayed.insert(*of);
             known.dead.retain(|_, dead| dead != of);
+            known.unsure.retain(|_, dead| dead != of);
         }
         Ok(())
     }
@@ -126,14 +130,23 @@ impl Checker {
         }
     }
 
-    /// A destination that blocked its lanes on dead deliveries does so no more, or may not.
+    /// A destination that blocked its lanes on dead deliveries may do so no more: it is being told.
     pub fn unblocks(&mut self, destination: DestinationId) {
         if let Some(expected) = self.destinations.get_mut(&destination) {
             expected.blocks = false;
         }
         for ((of, _), lane) in &mut self.lanes {
             if *of == destination {
-                lane.dead.clear();
+                lane.unsure.append(&mut lane.dead);
+            }
+        }
+    }
+
+    /// It does so no more for certain.
+    pub fn unblocked(&mut self, destination: DestinationId) {
+        for ((of, _), lane) in &mut self.lanes {
+            if *of == destination {
+                lane.unsure.clear();
             }
         }
     }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, EventId};
+use signalpost_limits::Owner;
 use tokio::time::Instant;
 
 pub use self::requests::Request;
@@ -125,7 +126,7 @@ pub struct Expected {
     pub blocks: bool,
     /// When a person was told that it is paused; None: it may be sent to.
     pub paused_at: Option<Instant>,
-    circuit: Option<Circuit>,
+    circuit: Circuit,
     rate: Option<Allowance>,
     /// Requests at once, and how many are out.
     max_in_flight: Option<u32>,
@@ -151,6 +152,10 @@ pub struct Checker {
     pub requests: Vec<Request>,
     /// Lives that ended without being asked.
     dead: BTreeSet<String>,
+    /// Whose calls to the limits are whose.
+    owners: BTreeMap<Owner, String>,
+    /// Lives that the limits did not answer when they last asked for circuits.
+    alone: BTreeSet<String>,
     /// Deliveries to reference destinations that have seen no request.
     unsent: BTreeMap<DeliveryId, Instant>,
     /// What was accepted, and where it must go.
@@ -176,6 +181,8 @@ impl Checker {
             sent: BTreeSet::new(),
             requests: Vec::new(),
             dead: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            alone: BTreeSet::new(),
             unsent: BTreeMap::new(),
             accepted: BTreeMap::new(),
             calm: knobs.calm,

@@ -80,6 +80,7 @@ impl Checker {
         }
         // Who does not reach the limits still has one slot.
         let beyond = if self.sure_limits { 0 } else { self.dispatchers };
+        let refused_for = self.circuit_refuses(destination, life, now);
         if let Some(expected) = self.destinations.get_mut(&destination) {
             expected.in_flight += 1;
             let name = &expected.name;
@@ -87,7 +88,7 @@ impl Checker {
             if self.calm && expected.paused_at.is_some_and(is_known) {
                 return Violation::of(Invariant::Control, format!("{name} is paused, and {delivery} starts"));
             }
-            if let Some(open) = expected.circuit.as_ref().and_then(|circuit| circuit.refuses(now)) {
+            if let Some(open) = refused_for {
                 let text = format!("the circuit of {name} has been open for {open:?}, and {delivery} starts");
                 return Violation::of(Invariant::Circuit, text);
             }

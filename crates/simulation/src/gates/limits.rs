@@ -2,12 +2,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use signalpost_limits::{Limits, LimitsUnavailable};
+use signalpost_limits::{CircuitReport, CircuitView, Limits, LimitsUnavailable, Owner};
 
-use crate::{
-    layers::LimitsLayer,
-    life::{Life, Port},
-};
+use super::LimitsLayer;
+use crate::life::{Life, Port};
 
 /// The limits, through a gate.
 #[derive(Debug)]
@@ -28,11 +26,19 @@ impl LimitsLayer for GatedLimits {
         &*self.inner
     }
 
-    fn via<T: Send>(
+    async fn via<T: Send>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, LimitsUnavailable>> + Send,
-    ) -> impl Future<Output = Result<T, LimitsUnavailable>> + Send {
-        self.life.call(Port::Limits, name, call)
+    ) -> Result<T, LimitsUnavailable> {
+        self.life.call(Port::Limits, name, call).await
+    }
+
+    async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable> {
+        let (life, world) = (&self.life, &self.life.world);
+        world.ask(|checker| checker.owner_is(owner, &life.name));
+        let views = self.via("circuits", self.inner.circuits(owner, reports)).await;
+        world.ask(|checker| checker.circuits_asked(&life.name, views.is_ok()));
+        views
     }
 }

@@ -5,17 +5,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use signalpost_core::{CircuitRecord, DestinationId};
 use signalpost_store::{
     Changes, Store, StoreError,
     dispatch::{DeliveryWrite, WriteReport},
     ingest::{IngestGroup, IngestUnit, UnitOutcome},
-};
-use tokio::sync::watch;
-
-use crate::{
     layers::StoreLayer,
-    life::{Life, Port},
 };
+use tokio::{sync::watch, time::Instant};
+
+use crate::life::{Life, Port};
 
 /// The store, through a gate.
 #[derive(Debug)]
@@ -56,12 +55,12 @@ impl StoreLayer for GatedStore {
         &*self.inner
     }
 
-    fn via<T: Send>(
+    async fn via<T: Send>(
         &self,
         name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> impl Future<Output = Result<T, StoreError>> + Send {
-        self.life.call(Port::Store, name, call)
+    ) -> Result<T, StoreError> {
+        self.life.call(Port::Store, name, call).await
     }
 
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
@@ -77,6 +76,15 @@ impl StoreLayer for GatedStore {
     fn changes(&self) -> Changes {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         changes.get_or_insert_with(|| self.told()).clone()
+    }
+
+    async fn record_circuits(&self, records: &[(DestinationId, CircuitRecord)]) -> Result<(), StoreError> {
+        let record = async {
+            self.inner.record_circuits(records).await?;
+            self.life.world.ask(|checker| checker.circuits_recorded(records, Instant::now()));
+            Ok(())
+        };
+        self.via("record_circuits", record).await
     }
 
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use signalpost_limits::{CircuitReport, CircuitView, Limits, LimitsUnavailable, Owner};
 use tokio::time::Instant;
 
-use crate::{layers::LimitsLayer, world::World};
+use super::LimitsLayer;
+use crate::world::World;
 
 /// The limits, listened to.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl LimitsLayer for TappedLimits {
             let (id, name) = (report.destination_id, self.world.name_of(report.destination_id));
             self.world
                 .tell("limits", format_args!("the circuit of {name} is {:?} for {:?}", view.state, view.open_for));
-            self.world.ask(|checker| checker.circuit_seen(id, view, Instant::now()));
+            self.world.ask(|checker| checker.circuit_seen(owner, id, view, Instant::now()));
         }
         Ok(views)
     }

@@ -46,7 +46,8 @@ pub(super) async fn record(
         return Ok(());
     }
     sqlx::query(
-        "UPDATE destinations d SET circuit = i.circuit::jsonb FROM unnest($1::uuid[], $2::text[]) AS i(id, circuit)
+        "UPDATE destinations d SET circuit = i.circuit::jsonb, circuit_at = clock_timestamp()
+         FROM unnest($1::uuid[], $2::text[]) AS i(id, circuit)
          WHERE d.id = i.id AND d.id = ANY($1)",
     )
     .bind(ids)

@@ -40,7 +40,9 @@ pub(super) async fn changed_since(
     let rows = sqlx::query(concat!(
         "SELECT ",
         destination_columns!(),
-        " FROM destinations WHERE updated_at >= $1 ORDER BY updated_at, id"
+        " FROM destinations WHERE id = ANY(ARRAY(SELECT id FROM destinations WHERE updated_at >= $1
+                                             UNION SELECT id FROM destinations WHERE circuit_at >= $1))
+          ORDER BY updated_at, id"
     ))
     .bind(Time(since - OVERLAP))
     .fetch_all(connection)

@@ -142,13 +142,15 @@ pub(super) async fn set_paused(
     };
     let changed = sqlx::query(concat!(
         "UPDATE destinations SET state = $3, disabled_reason = NULL, version = version + 1, updated_at = clock_timestamp()
-         WHERE id = $1 AND tenant_id = $2 AND state = ANY($4) RETURNING ",
+         WHERE id = $1 AND tenant_id = $2
+           AND (state = ANY($4) OR ($5 AND state = 'active' AND circuit ->> 'state' <> 'closed')) RETURNING ",
         destination_columns!()
     ))
     .bind(id.uuid())
     .bind(tenant.uuid())
     .bind(to.as_str())
     .bind(from.iter().map(|state| state.as_str()).collect::<Vec<_>>())
+    .bind(!paused)
     .fetch_optional(&mut *transaction)
     .await?;
     if let Some(row) = changed {

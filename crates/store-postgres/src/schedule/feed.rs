@@ -24,7 +24,8 @@ use crate::{
 /// One feeder at a time.
 const LOCK: i64 = 0x5349_474e_414c_0002;
 
-/// A queue with a rate limit, or on trial, is not due again for that long after it was taken from.
+/// A queue with a rate limit, or on trial, is not due again for that long after all that it may yield was taken. Where less of
+/// what its rate lets it yield was taken (a take has a budget), it is for as much less, or its rate would not be used up.
 const PACE_US: i64 = 1_000_000;
 
 /// A trial of which nothing was heard for so long after its hold is over: whoever made it is gone.
@@ -50,14 +51,27 @@ struct Queue {
     destination_id: DestinationId,
     tenant_id: TenantId,
     version: u32,
-    /// It rests after it was taken from.
-    paced: bool,
+    /// The most that it may yield; it rests after that.
+    limit: Option<usize>,
+    /// It is on trial: it rests whole, whatever it yielded.
+    on_trial: bool,
     /// No more than that can come of it.
     cap: usize,
     /// How much it may yield this time.
     share: usize,
     /// Whether its turn came in this take.
     had_turn: bool,
+}
+
+impl Queue {
+    fn pace_us(&self, taken: usize) -> i64 {
+        let share = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        match self.limit {
+            Some(limit) if taken > 0 && !self.on_trial => PACE_US.saturating_mul(share(taken)) / share(limit),
+            Some(_) if taken > 0 => PACE_US,
+            _ => 0,
+        }
+    }
 }
 
 pub(super) async fn take_due(
@@ -101,15 +115,16 @@ async fn due_queues(
 fn queue(row: &PgRow, budget: FeedBudget) -> Result<Queue, Failure> {
     let trial: Option<i32> = row.try_get("trial")?;
     let limit = [row.try_get("feed_limit")?, trial.map(i64::from)].into_iter().flatten().min();
-    let most = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(1));
+    let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(1).max(1));
     // Depth is at least one where something is due; a count that is wrong for once must not stop a queue.
     let depth = usize::try_from(big_count(row, "depth")?).unwrap_or(usize::MAX).max(1);
     Ok(Queue {
         destination_id: id(row, "destination_id")?,
         tenant_id: id(row, "tenant_id")?,
         version: version(row, "version")?,
-        paced: limit.is_some(),
-        cap: budget.per_destination.min(most).min(depth),
+        limit,
+        on_trial: trial.is_some(),
+        cap: budget.per_destination.min(limit.unwrap_or(usize::MAX)).min(depth),
         share: 0,
         had_turn: false,
     })
@@ -216,10 +231,13 @@ async fn advance(
     let left_out = queues.len() < all.len();
     queues.sort_unstable_by_key(|queue| queue.destination_id);
     let ids = uuids(queues.iter().map(|queue| queue.destination_id));
-    let taken: std::collections::HashSet<DestinationId> = leased.iter().map(|row| row.destination_id).collect();
+    let mut taken = HashMap::<DestinationId, usize>::new();
+    for row in leased {
+        *taken.entry(row.destination_id).or_default() += 1;
+    }
     let paces: Vec<i64> = queues
         .iter()
-        .map(|queue| if queue.paced && taken.contains(&queue.destination_id) { PACE_US } else { 0 })
+        .map(|queue| queue.pace_us(taken.get(&queue.destination_id).copied().unwrap_or_default()))
         .collect();
     sqlx::query("SELECT FROM queues WHERE destination_id = ANY($1) ORDER BY destination_id FOR UPDATE")
         .bind(&ids)

@@ -6,7 +6,12 @@ use signalpost_core::{CircuitRecord, DestinationId, circuit::CircuitState};
 
 use super::world::{TENANT, World};
 
-super::cases![what_a_circuit_did_is_kept, what_is_older_changes_nothing, it_is_no_change_of_the_destination,];
+super::cases![
+    what_a_circuit_did_is_kept,
+    what_is_older_changes_nothing,
+    it_is_no_change_of_the_destination,
+    resuming_one_that_is_open_is_a_change,
+];
 
 async fn kept(world: &World, destination: DestinationId) -> CircuitRecord {
     let shown = world.store.destination(TENANT, destination).await.unwrap().unwrap().circuit;
@@ -57,11 +62,43 @@ async fn it_is_no_change_of_the_destination(world: &World) {
     let before = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
     let routing = world.store.routes(TENANT).await.unwrap().version;
     let open = record(CircuitState::Open, 1, 0);
+    let (_, moment) = world.store.changed_since(None).await.unwrap();
     world.store.record_circuits(&[(destination.id, open.clone())]).await.unwrap();
+    // Other dispatchers hear of it all the same.
+    let (told, _) = world.store.changed_since(Some(moment)).await.unwrap();
+    let told = told.into_iter().find(|told| told.id == destination.id).unwrap();
+    assert_eq!((told.circuit, told.version), (open.clone(), before.version));
     let after = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
     assert_eq!((after.version, after.updated_at), (before.version, before.updated_at));
     assert_eq!(world.store.routes(TENANT).await.unwrap().version, routing);
     // A change keeps it.
     let paused = world.store.set_paused(TENANT, destination.id, true).await.unwrap().unwrap();
     assert_eq!(paused.circuit, open);
+}
+
+async fn resuming_one_that_is_open_is_a_change(world: &World) {
+    let destination = world.destination().await;
+    let resume = async || world.store.set_paused(TENANT, destination.id, false).await.unwrap().unwrap();
+    assert_eq!(resume().await.version, destination.version, "it is active");
+    for (number, state) in [CircuitState::Open, CircuitState::HalfOpen, CircuitState::Closed].into_iter().enumerate() {
+        let waits = world.waiting(&destination).await;
+        let before = world.store.destination(TENANT, destination.id).await.unwrap().unwrap();
+        let record = record(state, 1, number as u64);
+        world.store.record_circuits(&[(destination.id, record.clone())]).await.unwrap();
+        let hold = crate::dispatch::QueueHold {
+            destination_id: destination.id,
+            hold: Duration::from_secs(600),
+            trial: std::num::NonZeroU32::new(1),
+        };
+        world.store.hold_queues(&[hold]).await.unwrap();
+        let (_, moment) = world.store.changed_since(None).await.unwrap();
+        let resumed = resume().await;
+        let is_change = state != CircuitState::Closed;
+        assert_eq!(resumed.version, before.version + u32::from(is_change), "{state:?}");
+        assert_eq!((resumed.state, resumed.circuit), (before.state, record));
+        let (changed, _) = world.store.changed_since(Some(moment)).await.unwrap();
+        assert!(changed.iter().any(|changed| (changed.id, changed.version) == (destination.id, resumed.version)));
+        let taken = world.taken().await;
+        assert_eq!(taken.contains(&waits.delivery_id), is_change, "{state:?}");
+    }
 }

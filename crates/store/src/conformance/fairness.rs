@@ -20,6 +20,7 @@ super::cases![
     every_queue_gets_its_turn,
     every_queue_of_a_tenant_gets_its_turn_beside_another_tenant,
     a_limited_queue_yields_about_its_rate,
+    a_limited_queue_that_got_less_than_its_rate_rests_for_less,
     a_slow_queue_yields_one,
     a_changed_limit_holds_at_once,
 ];
@@ -142,6 +143,16 @@ async fn a_limited_queue_yields_about_its_rate(world: &World) {
     for pair in served_at.windows(2) {
         assert!(pair[1].since(pair[0]) >= Duration::from_millis(900), "it rests for a second: {served_at:?}");
     }
+}
+
+async fn a_limited_queue_that_got_less_than_its_rate_rests_for_less(world: &World) {
+    let fast = limited(world, 50.0).await;
+    flood(world, &fast, 60).await;
+    // Two seconds of its rate are 100; the budget gives it a quarter.
+    let due = world.store.take_due(budget(1000, 25)).await.unwrap();
+    assert_eq!((due.deliveries.len(), due.more), (25, false));
+    let next_in = due.next_in.expect("it rests");
+    assert!(next_in <= Duration::from_millis(250), "{next_in:?}");
 }
 
 async fn a_slow_queue_yields_one(world: &World) {

@@ -93,6 +93,31 @@ impl World {
 }
 
 #[test]
+fn a_newer_destination_is_tried_at_once() {
+    let mut world = World::new();
+    let knows = |version| Seen { version, probes_wanted: 2, ..Seen::default() };
+    // Of one that was opened by somebody who told no version nothing is known.
+    world.trip();
+    assert_eq!(world.step(knows(3)).state, CircuitState::Open);
+    for version in [3, 2] {
+        assert_eq!(world.step(knows(version)).state, CircuitState::Open, "{version}");
+    }
+    let tried = world.step(knows(4));
+    assert_eq!((tried.state, tried.probes), (CircuitState::HalfOpen, 2));
+    let again = world.step(Seen { failures: 1, probes_failed: 1, ..knows(4) });
+    assert_eq!(
+        (again.state, again.open_for),
+        (CircuitState::Open, Duration::from_secs(20)),
+        "as after any other trial"
+    );
+    assert_eq!(world.step(knows(4)).state, CircuitState::Open, "once");
+    assert_eq!(world.step(knows(5)).state, CircuitState::HalfOpen);
+    // While it is closed there is nothing to try.
+    assert_eq!(world.probes_end(3, 0, 0).state, CircuitState::Closed);
+    assert_eq!(world.step(knows(6)).state, CircuitState::Closed);
+}
+
+#[test]
 fn a_healthy_circuit_stays_closed() {
     let mut world = World::new();
     for _ in 0..100 {

@@ -22,6 +22,7 @@ fn report(number: u64) -> CircuitReport {
         probe_timeout: 20 * SECOND,
         reason: None,
         trips: 0,
+        version: 1,
     }
 }
 

@@ -1,16 +1,13 @@
-//! What stands before a port and takes part in some of its calls: a gate, an ear, a wrapper that lies. It implements the trait of
-//! the port's layers, and names there only what it does itself.
+//! What stands before a store and takes part in some of its calls: a gate, an ear, a wrapper that fails or lies. For tests.
 
-use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use signalpost_core::{
     ApiKey, AuditEntry, AuditId, AuditOutcome, CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId,
     Kept, KeyHash, KeyId, ReplayId, Sealed, Tenant, TenantId, TenantSpec, Timestamp,
 };
-use signalpost_limits::{
-    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
-};
-use signalpost_store::{
+
+use crate::{
     Changes, DispatchStore, Health, IngestStore, ManageStore, ReadStore, ScheduleStore, Store, StoreError, TenantStore,
     dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
     ingest::{IngestGroup, Routes, StoredAnswer, UnitOutcome},
@@ -25,13 +22,14 @@ use signalpost_store::{
 
 /// Makes of a port's methods the trait of its layers, which hands each of them on, and the port of a layer. In brackets: what
 /// does not wait.
+#[macro_export]
 macro_rules! layers {
     ($layer:ident and $layered:ident of $port:ident, $error:ty: $($trait:ident {
         $($name:ident($($arg:ident: $of:ty),*) -> $ret:ty;)*
         $([$plain:ident($($plain_arg:ident: $plain_of:ty),*) -> $plain_ret:ty])?
     })*) => {
         /// What stands before that port.
-        pub trait $layer: Debug + Send + Sync + 'static {
+        pub trait $layer: ::std::fmt::Debug + Send + Sync + 'static {
             /// What it stands before.
             fn inner(&self) -> &dyn $port;
 
@@ -39,12 +37,12 @@ macro_rules! layers {
             fn via<T: Send>(
                 &self,
                 _name: &'static str,
-                call: impl Future<Output = Result<T, $error>> + Send,
-            ) -> impl Future<Output = Result<T, $error>> + Send {
+                call: impl ::std::future::Future<Output = Result<T, $error>> + Send,
+            ) -> impl ::std::future::Future<Output = Result<T, $error>> + Send {
                 call
             }
 
-            $($(fn $name(&self, $($arg: $of),*) -> impl Future<Output = Result<$ret, $error>> + Send {
+            $($(fn $name(&self, $($arg: $of),*) -> impl ::std::future::Future<Output = Result<$ret, $error>> + Send {
                 async move { self.via(stringify!($name), self.inner().$name($($arg),*)).await }
             })*
             $(fn $plain(&self, $($plain_arg: $plain_of),*) -> $plain_ret {
@@ -164,18 +162,5 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         prepare_partitions(days_ahead: u32) -> ();
         retain(retention: Retention) -> bool;
         sample() -> Sample;
-    }
-}
-
-layers! { LimitsLayer and LayeredLimits of Limits, LimitsUnavailable:
-    Limits {
-        take_tokens(requests: &[TokenRequest]) -> Vec<TokenGrant>;
-        claim(owner: Owner, claims: &[Claim]) -> Vec<Claimed>;
-        renew(owner: Owner, claims: &[Claim]) -> ();
-        release(owner: Owner, claims: &[Claim]) -> ();
-        slots(owner: Owner, uses: &[SlotUse]) -> Vec<u32>;
-        circuits(owner: Owner, reports: &[CircuitReport]) -> Vec<CircuitView>;
-        check() -> ();
-        [set_share(alive: u32) -> ()]
     }
 }
