@@ -42,6 +42,8 @@ pub struct FaultyStore {
 pub struct Faults {
     /// Every call fails.
     pub away: AtomicBool,
+    /// Calls of this name fail, those of ingest excepted.
+    pub fails: Mutex<Option<&'static str>>,
     /// Its clock is that many seconds ahead.
     pub seconds_ahead: AtomicUsize,
     /// Who asks to be told of changes is told of none.
@@ -121,6 +123,9 @@ macro_rules! delegate {
         impl $trait for FaultyStore {
             $(async fn $name(&self, $($argument: $kind),*) -> Result<$result, StoreError> {
                 self.check_away()?;
+                if *self.faults.fails.lock().unwrap() == Some(stringify!($name)) {
+                    return Err(StoreError::Unavailable("the test let it fail".to_owned()));
+                }
                 self.inner.$name($($argument),*).await
             })*
             $($($more)*)?

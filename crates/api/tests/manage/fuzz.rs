@@ -117,7 +117,11 @@ async fn every_answer_is_one_that_the_document_describes() {
             if *method == "delete" && round + 1 < ROUNDS && dice.percent(95) {
                 continue;
             }
-            let uri = format!("{}?{}", path.replace("{id}", &id).replace("{key_id}", NO_KEY), query(&document, operation, &mut dice));
+            let uri = format!(
+                "{}?{}",
+                path.replace("{id}", &id).replace("{key_id}", NO_KEY),
+                query(&document, operation, &mut dice)
+            );
             let (media_type, bytes) = body(&document, path, operation, &mut dice);
             let key = dice.text();
             let mut headers = vec![("content-type", media_type.as_str())];

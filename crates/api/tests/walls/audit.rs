@@ -1,10 +1,14 @@
 //! The audit log.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use signalpost_api::Settings;
 
 use crate::{
     app::{App, KEY, all},
     ask,
+    faulty::{Faults, FaultyStore},
     home::Home,
     text,
 };
@@ -83,6 +87,30 @@ async fn it_is_filtered_and_paged_like_every_list() {
     let next = ask(&app.router, &key, "GET", &next, &[], &Value::Null).await.expect(200);
     assert_eq!((page["data"].as_array().unwrap().len(), next["data"].as_array().unwrap().len()), (2, 1));
     ask(&app.router, &key, "GET", "/v1/audit-log?what=1", &[], &Value::Null).await.problem(400, "invalid_query");
+}
+
+#[tokio::test]
+async fn nothing_is_changed_that_is_not_told() {
+    let faults = Arc::new(Faults::default());
+    let theirs = Arc::clone(&faults);
+    let app = App::start_with(Settings::default(), |store| Arc::new(FaultyStore::new(store, theirs)));
+    let destination = app.destination(json!({})).await;
+    let uri = format!("/v1/destinations/{destination}");
+    *faults.fails.lock().unwrap() = Some("begin_audit");
+    app.patch(&uri, json!({"name": "changed"})).await.problem(503, "unavailable");
+    app.delete(&uri).await.problem(503, "unavailable");
+    assert_eq!(app.get(&uri).await.expect(200)["name"], "");
+    // What came of it is not known to the log, but that it was begun.
+    *faults.fails.lock().unwrap() = Some("end_audit");
+    app.patch(&uri, json!({"name": "changed"})).await.expect(200);
+    *faults.fails.lock().unwrap() = None;
+    let entries = log(&app, "default", "&action=destination.update").await;
+    assert_eq!((entries.len(), &entries[0]["status"], &entries[0]["before"]["name"]), (1, &Value::Null, &json!("")));
+    // One that was tried and failed says so.
+    *faults.fails.lock().unwrap() = Some("delete_destination");
+    app.delete(&uri).await.problem(503, "unavailable");
+    *faults.fails.lock().unwrap() = None;
+    assert_eq!(log(&app, "default", "&action=destination.delete").await[0]["status"], 503);
 }
 
 #[tokio::test]

@@ -6,6 +6,9 @@
 #[path = "../manage/app.rs"]
 mod app;
 mod audit;
+#[path = "../ingest/faulty.rs"]
+#[allow(dead_code, reason = "it serves the tests of all halves")]
+mod faulty;
 mod home;
 mod keys;
 mod names;

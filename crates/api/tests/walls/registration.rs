@@ -5,8 +5,13 @@ use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use axum::{Router, body::Body, extract::ConnectInfo};
 use http::Request;
 use serde_json::{Value, json};
-use signalpost_api::Settings;
+use signalpost_api::{ConnectionLimits, Settings, serve};
 use signalpost_core::Clock;
+use signalpost_runtime::Shutdown;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     Held,
@@ -94,6 +99,37 @@ async fn an_address_registers_so_often() {
     }
     clock.advance(Duration::from_secs(1800));
     from("203.0.113.1", "").await.expect(201);
+}
+
+/// Through a real connection, whose peer is a trusted proxy.
+#[tokio::test]
+async fn the_address_comes_from_the_connection() {
+    let app = App::start();
+    let settings = Settings {
+        open_registrations_per_hour: NonZeroU32::new(2),
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        ..Settings::default()
+    };
+    let router = app.beside(settings, app.clock.clone()).router();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new();
+    let served = tokio::spawn(serve(listener, router, ConnectionLimits::default(), shutdown.clone()));
+    let body = r#"{"name":"Shop"}"#;
+    let request = format!(
+        "POST /v1/tenants HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-forwarded-for: 1.1.1.1, 198.51.100.7\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    let log = app.get("/v1/audit-log?actor=registration").await.expect(200);
+    assert_eq!(log["data"][0]["address"], "198.51.100.7");
+    shutdown.stop();
+    served.await.unwrap().unwrap();
 }
 
 /// An answer holds a key: who could guess the `Idempotency-Key` would get it.
