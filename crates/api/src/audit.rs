@@ -90,9 +90,7 @@ fn outcome(result: &Result<Answer, Problem>) -> (Option<String>, AuditOutcome) {
     match result {
         Ok(answer) => {
             let mut after: Option<Value> = serde_json::from_slice(&answer.body).ok();
-            if answer.secret {
-                after.as_mut().into_iter().for_each(mask);
-            }
+            after.as_mut().into_iter().for_each(|after| clean(after, answer.secret));
             let id = after.as_ref().and_then(|after| Some(after.get("id")?.as_str()?.to_owned()));
             (id, AuditOutcome { status: answer.status.as_u16(), after })
         }
@@ -100,18 +98,20 @@ fn outcome(result: &Result<Answer, Problem>) -> (Option<String>, AuditOutcome) {
     }
 }
 
-fn mask(value: &mut Value) {
+/// Masks what is secret, and takes out what PostgreSQL cannot keep: NUL, which may stand in what a receiver answered.
+fn clean(value: &mut Value, is_secret: bool) {
     match value {
         Value::Object(members) => {
             for (name, member) in members {
-                if SECRET.contains(&name.as_str()) && member.is_string() {
+                if is_secret && SECRET.contains(&name.as_str()) && member.is_string() {
                     *member = MASK.into();
                 } else {
-                    mask(member);
+                    clean(member, is_secret);
                 }
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, is_secret)),
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
         _ => {}
     }
 }
@@ -140,6 +140,8 @@ mod tests {
     fn an_outcome_tells_of_what_was_created_and_of_what_failed() {
         let (id, _) = outcome(&Answer::json(StatusCode::CREATED, &json!({"id": "dst_1", "key": "plain"})));
         assert_eq!(id.as_deref(), Some("dst_1"));
+        let (_, kept) = outcome(&Answer::json(StatusCode::OK, &json!({"excerpt": ["a\0b"], "key": "plain"})));
+        assert_eq!(kept.after, Some(json!({"excerpt": ["a\u{fffd}b"], "key": "plain"})));
         let (id, outcome) = outcome(&Err(Problem::new(Code::InFlight, "out")));
         assert_eq!((id, outcome), (None, AuditOutcome { status: 409, after: None }));
     }

@@ -167,7 +167,7 @@ async fn until_cut(stream: &mut TcpStream) {
 async fn a_connection_that_is_used_is_not_cut() {
     let server = start_with(impatient()).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
-    let started = std::time::Instant::now();
+    let started = tokio::time::Instant::now();
     while started.elapsed() < Duration::from_secs(1) {
         ask(&mut stream, "/quick").await;
         read_until(&mut stream, "quick").await;

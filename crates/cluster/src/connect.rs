@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use signalpost_bus_kafka::{KafkaBus, KafkaSettings};
 use signalpost_config::Settings;
+use signalpost_core::Entropy;
 use signalpost_limits::Limits;
 use signalpost_limits_redis::RedisLimits;
 use signalpost_store_postgres::{PostgresSettings, PostgresStore};
@@ -23,9 +24,8 @@ pub fn postgres_settings(settings: &Settings) -> PostgresSettings {
 ///
 /// # Errors
 /// The URL is not set, or is none.
-pub async fn postgres(settings: &Settings, process: &Process) -> Result<Arc<PostgresStore>, Failure> {
-    let store =
-        PostgresStore::connect(settings.database_url()?, postgres_settings(settings), Arc::clone(&process.entropy));
+pub async fn postgres(settings: &Settings, entropy: Arc<dyn Entropy>) -> Result<Arc<PostgresStore>, Failure> {
+    let store = PostgresStore::connect(settings.database_url()?, postgres_settings(settings), entropy);
     store.await.map(Arc::new).map_err(|error| Failure::setting(format!("SIGNALPOST_DATABASE_URL: {error}")))
 }
 

@@ -6,8 +6,12 @@ use signalpost_config::Settings;
 use signalpost_core::{Clock as _, Timestamp};
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{Health as _, StoreError};
-use signalpost_store_postgres::PostgresStore;
-use signalpost_wiring::Finding;
+use signalpost_store_postgres::{PostgresStore, Secrets};
+use signalpost_wiring::{
+    Finding,
+    keys::{self, Kept},
+    settings as to,
+};
 use tokio::time::timeout;
 
 use crate::connect;
@@ -25,6 +29,7 @@ const OLDEST_POSTGRES: u32 = 15;
 pub async fn all(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![admin_key(settings)];
     findings.extend(postgres(settings).await);
+    findings.extend(secrets(settings).await);
     findings.extend(kafka(settings).await);
     findings.push(redis(settings).await);
     findings
@@ -62,6 +67,26 @@ async fn postgres(settings: &Settings) -> Vec<Finding> {
     findings.push(connections(settings, inspected.max_connections));
     findings.push(skew(inspected.now));
     findings
+}
+
+/// Keys, and what is encrypted with them. What PostgreSQL does not answer is told above.
+async fn secrets(settings: &Settings) -> Vec<Finding> {
+    const WHAT: &str = "encryption keys";
+    const ROTATE: &str = "when no service of a version before encryption is left, run `signalpost rotate-keys`";
+    if settings.storage.encryption_keys.is_none() {
+        let remedy =
+            "set SIGNALPOST_ENCRYPTION_KEYS (`echo \"k1:$(openssl rand -base64 32)\"` makes one), the same for all";
+        return vec![Finding::bad(WHAT, "none is set; api and dispatcher do not start without", remedy)];
+    }
+    let vault = match to::vault(settings) {
+        Ok(vault) => vault,
+        Err(failure) => return vec![Finding::bad(WHAT, failure.to_string(), "correct the setting")],
+    };
+    let Ok(url) = settings.database_url() else { return Vec::new() };
+    match timeout(PATIENCE, signalpost_store_postgres::inspect_secrets(url)).await {
+        Ok(Ok(Secrets { plain, sealed })) => keys::findings(&vault, &Kept { plain, sealed }, ROTATE),
+        _ => vec![Finding::good(WHAT, format!("{}; what is encrypted with them is not known", vault.newest()))],
+    }
 }
 
 fn unreachable_database(why: &str) -> Finding {

@@ -15,7 +15,7 @@ use crate::{Args, connect, health};
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let settings = args.settings(Kind::Retry)?;
     let process = Process::start(&settings, "signalpost-retry")?;
-    let store: Arc<dyn Store> = connect::postgres(&settings, &process).await?;
+    let store: Arc<dyn Store> = connect::postgres(&settings, Arc::clone(&process.entropy)).await?;
     let bus: Arc<dyn Bus> = connect::kafka(&settings, &process)?;
     let health = health::retry(Arc::clone(&store), Arc::clone(&bus));
     let stop = Shutdown::new();

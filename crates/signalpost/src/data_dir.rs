@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! signalpost-data/
-//!   keys.toml        the operator's key, and those of secrets at rest; mode 0600
+//!   keys.toml        the operator's key, and those of secrets at rest, newest first; mode 0600
 //!   lock             held by the process that runs on this directory
 //!   signalpost.db…   everything else, SQLite
 //! ```
@@ -100,14 +100,30 @@ impl DataDir {
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
         };
         if keys.encryption_keys.is_empty() {
-            keys.encryption_keys = KeyRing::generate("k1", entropy).reveal().to_owned();
-            self.write(&path, &keys).with_context(|| format!("cannot write {}", path.display()))?;
+            keys.encryption_keys = KeyRing::generate(&new_id("", entropy), entropy).reveal().to_owned();
+            self.write(&path, &keys)?;
         }
+        Ok(keys)
+    }
+
+    /// Puts a new key before those of secrets at rest: it encrypts from now on, all decrypt.
+    ///
+    /// # Errors
+    /// The file of keys cannot be read or written, or is none.
+    pub fn add_encryption_key(&self, entropy: &dyn Entropy) -> Result<Keys, Failure> {
+        let mut keys = self.keys(entropy)?;
+        let newest = KeyRing::generate(&new_id(&keys.encryption_keys, entropy), entropy);
+        keys.encryption_keys = format!("{},{}", newest.reveal(), keys.encryption_keys);
+        self.write(&keys_file(&self.path), &keys)?;
         Ok(keys)
     }
 
     /// Whole or not at all, and on disk: a key that was shown once is not to be lost.
     fn write(&self, path: &Path, keys: &Keys) -> anyhow::Result<()> {
+        self.replace(path, keys).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn replace(&self, path: &Path, keys: &Keys) -> anyhow::Result<()> {
         let unfinished = path.with_extension("toml.new");
         let text = format!(
             "# Made by signalpost on its first start. Keep it as you keep the data.\n{}",
@@ -120,6 +136,16 @@ impl DataDir {
         File::open(&self.path)?.sync_all()?;
         Ok(())
     }
+}
+
+/// `k1-3fa91c`, `k2-…`: the number is for people, the rest tells this installation's keys from another's.
+fn new_id(keys: &str, entropy: &dyn Entropy) -> String {
+    let numbers =
+        keys.split(',').filter_map(|key| key.trim().strip_prefix('k')?.split(['-', ':']).next()?.parse().ok());
+    let next = numbers.max().unwrap_or(0_u32).saturating_add(1);
+    let mut random = [0; 3];
+    entropy.fill(&mut random);
+    random.iter().fold(format!("k{next}-"), |id, byte| format!("{id}{byte:02x}"))
 }
 
 /// The database file of a data directory.
@@ -139,6 +165,19 @@ pub fn lock_file(directory: &Path) -> PathBuf {
 
 fn parse(path: &Path, text: &str) -> Result<Keys, Failure> {
     toml::from_str(text).map_err(|error| Failure::setting(format!("{}: {}", path.display(), error.message())))
+}
+
+/// The keys of secrets at rest of a data directory, where it has some; makes none.
+///
+/// # Errors
+/// The file of keys cannot be read, or is none.
+pub fn encryption_keys(directory: &Path) -> Result<Option<String>, Failure> {
+    let path = keys_file(directory);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(parse(&path, &text)?.encryption_keys).filter(|keys| !keys.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+    }
 }
 
 /// The operator's key of the data directory that `dev` would use here, where there is one.
@@ -168,6 +207,39 @@ mod tests {
         assert_eq!((mode(&path), mode(&path.join(KEYS))), (0o700, 0o600));
         drop(directory);
         assert_eq!(DataDir::open(&path).unwrap().keys(&SystemEntropy).unwrap().admin_key, key);
+    }
+
+    /// The ids of the keys of secrets at rest.
+    fn ids(keys: &Keys) -> Vec<&str> {
+        keys.encryption_keys.split(',').map(|key| key.split(':').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_of_before_gets_a_key_of_secrets_at_rest_and_keeps_the_operators() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(temp.path()).unwrap();
+        fs::write(temp.path().join(KEYS), "# Made by signalpost.\nadmin_key = \"op_of-before\"\n").unwrap();
+        let keys = directory.keys(&SystemEntropy).unwrap();
+        assert_eq!(keys.admin_key, "op_of-before");
+        assert_eq!(KeyRing::parse(&keys.encryption_keys).unwrap().newest(), ids(&keys)[0]);
+        let again = directory.keys(&SystemEntropy).unwrap();
+        assert_eq!((again.admin_key, &again.encryption_keys), (keys.admin_key, &keys.encryption_keys));
+        let mode = fs::metadata(temp.path().join(KEYS)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+    }
+
+    #[test]
+    fn a_new_key_stands_before_the_others() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(temp.path()).unwrap();
+        let first = directory.keys(&SystemEntropy).unwrap();
+        let second = directory.add_encryption_key(&SystemEntropy).unwrap();
+        assert!(second.encryption_keys.ends_with(&format!(",{}", first.encryption_keys)));
+        assert_eq!(second.admin_key, first.admin_key);
+        let third = directory.add_encryption_key(&SystemEntropy).unwrap();
+        assert_eq!(directory.keys(&SystemEntropy).unwrap().encryption_keys, third.encryption_keys);
+        KeyRing::parse(&third.encryption_keys).unwrap();
+        assert!(ids(&third).iter().zip(["k3-", "k2-", "k1-"]).all(|(id, begins)| id.starts_with(begins)));
     }
 
     #[test]

@@ -11,6 +11,14 @@ use std::{
     time::Duration,
 };
 
+use signalpost_core::Secret;
+
+/// A secret of the command line: shown by no `Debug`.
+#[allow(clippy::unnecessary_wraps, reason = "as clap asks for it")]
+pub fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
 /// Lines that wait to be printed; more are counted instead.
 const MOST_WAITING: usize = 1_000;
 

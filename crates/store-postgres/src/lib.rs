@@ -4,7 +4,7 @@
 //! - Batches travel as arrays (`unnest`), one statement per table and batch. A method is one transaction, tried again a few
 //!   times where the database aborted it for the sake of another (`transaction`).
 //! - Locks are taken in one order everywhere: idempotency keys, deliveries, destinations, lanes, rows of `waiting`, rows of
-//!   `queues`, tenants, rows of `failing`; of each kind sorted by key; a dead letter after its delivery. The feed takes rows of `waiting` with SKIP LOCKED only.
+//!   `queues`, tenants, rows of `failing`; API keys and the audit log alone; of each kind sorted by key; a dead letter after its delivery. The feed takes rows of `waiting` with SKIP LOCKED only.
 //! - Who changes a row of `waiting` has locked its delivery. Two exceptions: the feed, what gives a lease back, and resuming a
 //!   destination change the due time of rows that nobody else has locked; and who has locked a lane gives its first member
 //!   its turn (`lanes`), of which nobody else changes the row before that. So `state = waiting` and "has a row in `waiting`"

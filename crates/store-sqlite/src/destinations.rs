@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, params};
 use signalpost_core::{
-    CircuitRecord, CircuitState, Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId, WaitReason,
+    CircuitRecord, CircuitState, Destination, DestinationId, DestinationSpec, DestinationState, Kept, TenantId,
+    WaitReason,
     ordering::{OnDead, OrderingMode},
 };
 use signalpost_store::{manage::Created, secrets};

@@ -1,4 +1,7 @@
 //! What the dispatcher needs.
+//!
+//! It acts for all tenants: the ids that it asks for come from the bus, from the feed and from rows, never from a caller of the
+//! API, and what it is given carries its tenant. So its methods take no tenant.
 
 use std::{fmt::Debug, num::NonZeroU32, sync::Arc, time::Duration};
 

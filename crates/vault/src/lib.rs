@@ -105,6 +105,11 @@ impl KeyRing {
         self.0.first().map_or("", |(id, _)| id)
     }
 
+    /// The ids of all keys, newest first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(id, _)| id.as_str())
+    }
+
     /// Whether a key with this id is set.
     pub fn knows(&self, id: &str) -> bool {
         self.0.iter().any(|(known, _)| known == id)

@@ -85,6 +85,7 @@ fn a_list_of_keys_is_taken_or_refused_and_never_shown() {
     let good = KeyRing::generate("k1", &Counting::default());
     assert_eq!(KeyRing::parse(good.reveal()).expect("made").newest(), "k1");
     assert_eq!(format!("{:?}", ring(&["b", "a"])), r#"["b", "a"]"#);
+    assert_eq!(ring(&["b", "a"]).ids().collect::<Vec<_>>(), ["b", "a"]);
     let short = format!("a:{}", STANDARD.encode([1; 31]));
     for (text, error) in [
         ("", KeyRingError::Empty),

@@ -1,11 +1,12 @@
 //! What the mains share, so that each of them only names its parts: settings become the settings of libraries
-//! ([`settings`]), a process starts, listens, drains and ends with the right exit code ([`process`], [`listen`],
+//! ([`settings`]), the keys of secrets at rest are checked ([`keys`]), a process starts, listens, drains and ends with the right exit code ([`process`], [`listen`],
 //! [`parts`], [`failure`]).
 //!
 //! Names no backend: stores, buses and limits are chosen by the binaries.
 
 pub mod failure;
 pub mod finding;
+pub mod keys;
 pub mod listen;
 pub mod parts;
 pub mod process;

@@ -98,7 +98,11 @@ pub fn connections(settings: &Settings) -> ConnectionLimits {
     let room = usize::try_from(files / 4 * 3).unwrap_or(usize::MAX);
     let wanted = service.max_connections.get();
     if wanted > room {
-        tracing::info!(files, connections = room, "the limit of open files allows fewer than SIGNALPOST_MAX_CONNECTIONS");
+        tracing::info!(
+            files,
+            connections = room,
+            "the limit of open files allows fewer than SIGNALPOST_MAX_CONNECTIONS"
+        );
     }
     ConnectionLimits {
         most: wanted.min(room),

@@ -59,6 +59,9 @@ where
     {
         let (begun, changes) = (self.clock.elapsed(), self.changes.load(Ordering::Acquire));
         let is_old = |read: &Read<V>| read.changes < changes || begun.saturating_sub(read.at) >= LIFE;
+        if let Some(Read { found: Ok(found), .. }) = self.known.get(&key).await.filter(|read| !is_old(read)) {
+            return Ok(found);
+        }
         loop {
             let at = self.clock.elapsed();
             let changes = self.changes.load(Ordering::Acquire);
@@ -163,6 +166,16 @@ mod tests {
         });
         assert_eq!(futures::join!(first, second, late), (1, 1, 2));
         assert_eq!(world.reads.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn who_tries_many_keys_fills_no_memory() {
+        let fresh: Fresh<u64, Option<()>> = Fresh::new(Arc::new(Hand::default()));
+        for key in 0..2 * MOST {
+            assert!(fresh.get(key, || async { Ok(None) }).await.unwrap().is_none());
+        }
+        fresh.known.run_pending_tasks().await;
+        assert!(fresh.known.entry_count() <= MOST);
     }
 
     #[tokio::test]

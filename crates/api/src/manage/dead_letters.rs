@@ -146,7 +146,7 @@ pub async fn discard(
     caller: DeadLettersWrite,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let id: DeliveryId = name.parse().map_err(|_| Problem::not_found(DeadLetter::KIND))?;
+    let id = DeadLetter::find(&state, caller.tenant.id, &name).await?.delivery_id;
     let (at, tenant) = (state.clone(), caller.tenant.id);
     let discard = async move {
         let discarded = at.ports.store.discard_dead_letter(tenant, id).await?;

@@ -53,7 +53,9 @@ fn read(members: &Map<String, Value>, now: Timestamp) -> Result<Draft, Problem> 
     let name = fields.text("name", 1..=256).unwrap_or_default().to_owned();
     let scopes = fields.items("scopes", Scope::ALL.len(), |item| {
         let scope = item.as_str().and_then(|name| Scope::ALL.into_iter().find(|scope| scope.as_str() == name));
-        scope.ok_or_else(|| format!("must be one of {}", Scope::ALL.map(|scope| format!("`{}`", scope.as_str())).join(", ")))
+        scope.ok_or_else(|| {
+            format!("must be one of {}", Scope::ALL.map(|scope| format!("`{}`", scope.as_str())).join(", "))
+        })
     });
     if members.get("scopes").and_then(Value::as_array).is_some_and(Vec::is_empty) {
         fields.wrong("scopes", "must name at least one");
@@ -184,11 +186,17 @@ mod tests {
         let now = Timestamp::parse("2026-01-01T00:00:00Z").unwrap();
         for (body, expected) in [
             (json!({"name": "a", "scopes": ["events:write"]}), vec![]),
-            (json!({"name": "a", "scopes": ["events:write", "events:write"], "expires_at": "2026-01-02T00:00:00Z"}), vec![]),
+            (
+                json!({"name": "a", "scopes": ["events:write", "events:write"], "expires_at": "2026-01-02T00:00:00Z"}),
+                vec![],
+            ),
             (json!({}), vec!["/name", "/scopes"]),
             (json!({"name": "a", "scopes": []}), vec!["/scopes"]),
             (json!({"name": "a", "scopes": ["*", 5]}), vec!["/scopes/0", "/scopes/1"]),
-            (json!({"name": "a", "scopes": ["events:read"], "expires_at": "2026-01-01T00:00:00Z"}), vec!["/expires_at"]),
+            (
+                json!({"name": "a", "scopes": ["events:read"], "expires_at": "2026-01-01T00:00:00Z"}),
+                vec!["/expires_at"],
+            ),
             (json!({"name": "a", "scopes": ["events:read"], "key": "sp_x"}), vec!["/key"]),
         ] {
             let errors = read(body.as_object().unwrap(), now).err().map(|problem| problem.errors).unwrap_or_default();

@@ -98,7 +98,8 @@ const GUARDING: usize = 32;
 /// Strangers have no key of ours: who sends the same `Idempotency-Key` gets the answer, in which a key stands.
 fn guard(headers: &HeaderMap) -> Result<(), Problem> {
     if idempotency::key_of(headers)?.is_some_and(|key| key.len() < GUARDING) {
-        let detail = format!("An Idempotency-Key that comes without a key of ours must have {GUARDING} or more characters.");
+        let detail =
+            format!("An Idempotency-Key that comes without a key of ours must have {GUARDING} or more characters.");
         return Err(Problem::new(Code::BadRequest, detail));
     }
     Ok(())

@@ -104,7 +104,8 @@ pub fn document(tenant: &Tenant) -> Map<String, Value> {
 /// Whether a text can be a slug: it stands in headers and links, and is not shaped like an id.
 fn check_slug(text: &str) -> Result<(), &'static str> {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    let fits = (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
+    let fits =
+        (1..=63).contains(&text.len()) && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-');
     if fits { Ok(()) } else { Err("must be 1 to 63 of a-z, 0-9 and -, with no - at its ends") }
 }
 
@@ -162,10 +163,12 @@ fn read_hmac(fields: &mut Fields<'_>) -> Option<HmacScheme> {
         let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
         if fits { Ok(text.to_owned()) } else { Err("may have at most 64 visible ASCII characters") }
     });
-    let encoding =
-        fields.choice("encoding", &[("hex", DigestEncoding::Hex), ("base64", DigestEncoding::Base64)]).unwrap_or_default();
-    let canonical =
-        fields.choice("canonical", &[("raw", Canonical::Raw), ("sorted_keys", Canonical::SortedKeys)]).unwrap_or_default();
+    let encoding = fields
+        .choice("encoding", &[("hex", DigestEncoding::Hex), ("base64", DigestEncoding::Base64)])
+        .unwrap_or_default();
+    let canonical = fields
+        .choice("canonical", &[("raw", Canonical::Raw), ("sorted_keys", Canonical::SortedKeys)])
+        .unwrap_or_default();
     Some(HmacScheme { header: header?, prefix: prefix.unwrap_or_default(), encoding, canonical })
 }
 
@@ -202,10 +205,10 @@ mod tests {
             (json!({"name": "", "slug": "A", "id": "x", "more": 1}), vec!["/name", "/slug", "/id", "/more"]),
             (json!({"name": "A", "slug": "tnt_01h2e8kqvbfwea724h75qc655w"}), vec!["/slug"]),
             (json!({"name": "A", "slug": "-a"}), vec!["/slug"]),
-            (json!({"name": "A", "quotas": {"events_per_second": 0, "events_burst": 5, "more": 1}}), vec![
-                "/quotas/events_per_second",
-                "/quotas/more",
-            ]),
+            (
+                json!({"name": "A", "quotas": {"events_per_second": 0, "events_burst": 5, "more": 1}}),
+                vec!["/quotas/events_per_second", "/quotas/more"],
+            ),
             (json!({"name": "A", "quotas": {"events_burst": 5}}), vec!["/quotas/events_burst"]),
             (json!({"name": "A", "quotas": {"destinations": 0, "event_bytes": 1}}), vec![]),
             (
@@ -213,15 +216,16 @@ mod tests {
                 vec!["/destination_defaults/headers", "/destination_defaults/url", "/destination_defaults/timeout_ms"],
             ),
             (json!({"name": "A", "ingest_signature": {"scheme": "standard", "secret": secret}}), vec![]),
-            (json!({"name": "A", "ingest_signature": {"scheme": "standard", "secret": "short"}}), vec![
-                "/ingest_signature/secret",
-            ]),
+            (
+                json!({"name": "A", "ingest_signature": {"scheme": "standard", "secret": "short"}}),
+                vec!["/ingest_signature/secret"],
+            ),
             (json!({"name": "A", "ingest_signature": {"scheme": "standard"}}), vec!["/ingest_signature/secret"]),
             (json!({"name": "A", "ingest_signature": {"scheme": "hmac", "header": "X-S", "secret": "s"}}), vec![]),
-            (json!({"name": "A", "ingest_signature": {"scheme": "hmac", "header": "a b", "secret": "s"}}), vec![
-                "/ingest_signature/header",
-                "/ingest_signature/secret",
-            ]),
+            (
+                json!({"name": "A", "ingest_signature": {"scheme": "hmac", "header": "a b", "secret": "s"}}),
+                vec!["/ingest_signature/header", "/ingest_signature/secret"],
+            ),
         ] {
             assert_eq!(pointers(body.clone(), Asked::Create), expected, "{body}");
         }

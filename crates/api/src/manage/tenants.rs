@@ -67,11 +67,14 @@ pub async fn create(
                 return Err(Problem::new(Code::SlugTaken, "Another tenant has this slug."));
             }
             within.directory.changed();
-            let destination = match &destination {
+            // Their times are the store's.
+            let tenant = within.ports.store.tenant(tenant.id).await?.unwrap_or(tenant);
+            let destination = match destination {
                 None => None,
-                Some(destination) => {
-                    let secrets = destinations::open(&within, destination)?;
-                    Some(DestinationBody::with_secret(destination, &secrets.current))
+                Some(made) => {
+                    let stored = within.ports.store.destination(tenant.id, made.id).await?.unwrap_or(made);
+                    let secrets = destinations::open(&within, &stored)?;
+                    Some(DestinationBody::with_secret(&stored, &secrets.current))
                 }
             };
             let key = text.reveal().to_owned();
@@ -106,7 +109,8 @@ async fn make(state: &AppState, draft: Draft) -> Result<(Tenant, Option<Destinat
     if tenant.spec.quotas.destinations == Some(0) {
         return Err(Problem::new(Code::QuotaExceeded, "The tenant may have no destinations."));
     }
-    let destination = make_destination(state, &tenant, document).await.map_err(|problem| problem.below("/destination"))?;
+    let destination =
+        make_destination(state, &tenant, document).await.map_err(|problem| problem.below("/destination"))?;
     Ok((tenant, Some(destination)))
 }
 

@@ -144,7 +144,11 @@ fn describe(path: &str, method: &HttpMethod, operation: &mut Operation) {
         (takes_body, "413", "The body is too large."),
         (takes_body, "415", "The content type is not one that is taken here."),
         (registers, "409", "Another tenant has the slug (`slug_taken`)."),
-        (path.starts_with("/v1/tenants/") && method != &HttpMethod::Get, "409", "The tenant is being deleted, or cannot be."),
+        (
+            path.starts_with("/v1/tenants/") && method != &HttpMethod::Get,
+            "409",
+            "The tenant is being deleted, or cannot be.",
+        ),
         (registers, "429", "Too many tenants were registered from this address; see `Retry-After`."),
         (takes_events, "429", "The tenant's quota of events per second is used up; see `Retry-After`."),
         (takes_body, "422", "The body breaks a rule; or the key was used with another body (`idempotency_mismatch`)."),

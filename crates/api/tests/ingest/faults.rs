@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use futures::future::join_all;
 use serde_json::json;
 use signalpost_api::{OperationsSettings, Settings};
-use signalpost_core::KeyHash;
 use signalpost_telemetry::{Access, Metrics};
 
 use super::{
@@ -77,8 +76,10 @@ async fn readiness_needs_the_store_and_a_clock_that_agrees() {
     faults_of_clock.seconds_ahead.store(5, Ordering::SeqCst);
     let skewed = app.get("/health/ready").await.expect(503);
     assert!(skewed["dependencies"]["store"]["error"].as_str().unwrap().contains("clock"), "{skewed}");
-    let locked =
-        OperationsSettings { access: Access::Keys([KeyHash::of(b"another-operators-key")].into()), ..operations.clone() };
+    let locked = OperationsSettings {
+        access: Access::for_listener("0.0.0.0:1".parse().unwrap(), &["another-operators-key".to_owned()]),
+        ..operations.clone()
+    };
     let (app, _) = start(Settings { operations: Some(locked), ..Settings::default() });
     app.get("/metrics").await.problem(401, "unauthorized");
     assert_eq!(app.get("/health/ready").await.expect(200), serde_json::json!({"status": "ok"}));

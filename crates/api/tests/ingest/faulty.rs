@@ -34,6 +34,8 @@ pub struct FaultyStore {
 pub struct Faults {
     /// Every call fails.
     pub away: AtomicBool,
+    /// Calls of this name fail, those of ingest excepted.
+    pub fails: Mutex<Option<&'static str>>,
     /// Its clock is that many seconds ahead.
     pub seconds_ahead: AtomicUsize,
     /// Who asks to be told of changes is told of none.
@@ -76,10 +78,13 @@ impl StoreLayer for FaultyStore {
 
     async fn via<T: Send>(
         &self,
-        _: &'static str,
+        name: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         self.check_away()?;
+        if *self.faults.fails.lock().unwrap() == Some(name) {
+            return Err(StoreError::Unavailable("the test let it fail".to_owned()));
+        }
         call.await
     }
 

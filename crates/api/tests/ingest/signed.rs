@@ -182,7 +182,7 @@ async fn what_failed_may_be_sent_again_as_it_is() {
     hmac(&app).await;
     let refused = format!(r#"{{"type":"{REFUSED}","data":1}}"#);
     for _ in 0..2 {
-        send_hmac(&app, "/v1/events", &[], &refused).await.problem(500, "internal");
+        send_hmac(&app, "/v1/events", &[], &refused).await.problem(422, "validation_failed");
     }
     let number = faults.groups.load(Ordering::SeqCst) + 1;
     faults.fails_at.store(number, Ordering::SeqCst);

@@ -44,7 +44,8 @@ async fn every_route_wants_a_key() {
 #[tokio::test]
 async fn an_unknown_tenant_is_not_found() {
     let app = App::start();
-    for (method, path) in routes() {
+    // Tenants themselves are in none.
+    for (method, path) in routes().into_iter().filter(|(_, path)| !path.starts_with("/v1/tenants")) {
         let reply = app.with(method, &path, &[("signalpost-tenant", "nobody")], Body::empty()).await;
         reply.problem(404, "not_found");
     }

@@ -11,6 +11,9 @@ use crate::{
     schema::{Dice, breaches, generate, resolve, spoil},
 };
 
+/// An id of a key that nobody has.
+const NO_KEY: &str = "key_01h2e8kqvbfwea724h75qc655w";
+
 /// Requests to each operation.
 const ROUNDS: usize = 100;
 
@@ -25,7 +28,9 @@ async fn ids(app: &App) -> Vec<(&'static str, Vec<String>)> {
         letters.push(app.dead_letter(&destinations[0], DeadReason::Rejected).await);
     }
     let replay = app.post("/v1/replays", json!({"destination_id": destinations[0]})).await.expect(202);
+    let created = app.post("/v1/tenants", json!({"name": "T", "slug": "t"})).await.expect(201);
     vec![
+        ("tenants", vec!["t".to_owned(), created["tenant"]["id"].as_str().unwrap().to_owned()]),
         ("destinations", destinations),
         ("events", vec![event]),
         ("deliveries", deliveries),
@@ -63,6 +68,9 @@ fn body(document: &Value, path: &str, operation: &Value, dice: &mut Dice) -> (St
     if value["url"].is_string() {
         // A name would be looked up.
         value["url"] = json!("http://127.0.0.1:9999/");
+    }
+    if value["destination"]["url"].is_string() {
+        value["destination"]["url"] = json!("http://127.0.0.1:9999/");
     }
     // Of an event the document cannot say that it needs a type, and data in one of two forms.
     let events = match path {
@@ -109,7 +117,11 @@ async fn every_answer_is_one_that_the_document_describes() {
             if *method == "delete" && round + 1 < ROUNDS && dice.percent(95) {
                 continue;
             }
-            let uri = format!("{}?{}", path.replace("{id}", &id), query(&document, operation, &mut dice));
+            let uri = format!(
+                "{}?{}",
+                path.replace("{id}", &id).replace("{key_id}", NO_KEY),
+                query(&document, operation, &mut dice)
+            );
             let (media_type, bytes) = body(&document, path, operation, &mut dice);
             let key = dice.text();
             let mut headers = vec![("content-type", media_type.as_str())];

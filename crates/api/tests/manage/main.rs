@@ -16,6 +16,7 @@ mod events;
 #[allow(dead_code, reason = "shared with the tests of ingest")]
 mod faulty;
 mod fuzz;
+mod hostile;
 mod lists;
 mod outages;
 mod replays;

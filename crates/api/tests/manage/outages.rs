@@ -29,11 +29,13 @@ async fn without_its_store_every_route_is_503_and_heals() {
             Some("events") => path.replace("dst_", "evt_"),
             Some("deliveries" | "dead-letters") => path.replace("dst_", "dlv_"),
             Some("replays") => path.replace("dst_", "rpl_"),
+            Some("tenants") => path.replace("dst_", "tnt_"),
             _ if method == http::Method::PUT => path.replace("dst_", "uid-"),
             _ => path,
         };
         let body = match path.as_str() {
             "/v1/replays" => replay.clone(),
+            "/v1/tenants" => r#"{"name":"a"}"#.to_owned(),
             "/v1/events" => r#"{"type":"a","data":1}"#.to_owned(),
             _ => change.clone(),
         };

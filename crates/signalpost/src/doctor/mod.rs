@@ -1,6 +1,7 @@
 //! `signalpost doctor`: looks at everything that Signalpost needs, and says what to do about what is missing.
 
 mod here;
+mod secrets;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -41,6 +42,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         findings.extend(of_cluster(&settings).await);
     } else {
         findings.extend(here::data_dir_and_port(&settings).await);
+        findings.extend(secrets::of_directory(&settings));
     }
     for finding in &findings {
         println!("{finding}");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use http::HeaderName;
+use axum::http::HeaderName;
 use signalpost_core::{DestinationSpec, TenantId, secret::Secret, signature::SignatureScheme};
 use signalpost_receiver::Verifier;
 use signalpost_sender::signatures;

@@ -8,15 +8,21 @@ mod greeting;
 mod watch;
 mod wiring;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use anyhow::Context as _;
 use signalpost_config::{Kind, Settings};
 use signalpost_core::Secret;
 use signalpost_runtime::Shutdown;
-use signalpost_wiring::{Failure, Process, listen, settings as to};
+use signalpost_store::Store;
+use signalpost_wiring::{Failure, Process, keys, listen, settings as to};
 use tokio::time::Instant;
 
-use crate::{data_dir::DataDir, terminal::Printer};
+use crate::{
+    data_dir::DataDir,
+    rotate_keys::{Quiet, seal},
+    terminal::Printer,
+};
 
 /// What the command line may set, before the environment and the file.
 #[derive(Debug, clap::Args)]
@@ -49,6 +55,33 @@ impl Args {
     }
 }
 
+/// Opens the database with everything that is secret in it encrypted with the newest key: of a version before encryption, or after a
+/// new key was set. Nobody else uses it, so the start is the time for it.
+async fn sealed_store(
+    settings: &Settings,
+    data_dir: &DataDir,
+    process: &Process,
+    shutdown: &Shutdown,
+) -> Result<Arc<dyn Store>, Failure> {
+    let vault = to::vault(settings)?;
+    let store = wiring::store(data_dir, process).await?;
+    keys::check(&vault, &store.sealing_keys().await.context("the database")?)?;
+    if store.is_sealed().await.context("the database")?
+        && store.count_unsealed(vault.newest()).await.context("the database")? == 0
+    {
+        return Ok(store);
+    }
+    let entropy = process.entropy.as_ref();
+    let sealing = seal(&*store, &vault, entropy, &Quiet, shutdown).await.context("secrets could not be encrypted")?;
+    tracing::info!(rows = sealing.sealed, left = sealing.left, key = vault.newest(), "encrypted what is secret");
+    for (row, error) in &sealing.unopened {
+        tracing::error!(%row, %error, "cannot be read, and is not used");
+    }
+    // What was there before is still in the log, which closing empties.
+    drop(store);
+    wiring::store(data_dir, process).await
+}
+
 /// Runs until it is told to stop.
 pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let mut settings = args.settings(kind)?;
@@ -63,7 +96,7 @@ pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failu
     };
     settings.storage.encryption_keys.get_or_insert_with(|| Secret::new(made.encryption_keys));
     let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
-    let store = wiring::store(&data_dir, &process).await?;
+    let store = sealed_store(&settings, &data_dir, &process, &shutdown).await?;
     let dev = kind == Kind::Dev;
     let printer = if dev { Some(Printer::start().map_err(anyhow::Error::from)?) } else { None };
     let mut standalone =

@@ -88,8 +88,8 @@ impl Standalone {
             dispatcher.observer = Some(Arc::new(Attempts::new(Arc::clone(printer), inbox)));
         }
         let mut front = Parts::new();
-        let limits = to::connections(settings);
-        front.spawn("the API", signalpost_api::serve(listener, router, limits, front_shutdown.clone()));
+        let served = signalpost_api::serve(listener, router, to::connections(settings), front_shutdown.clone());
+        front.spawn("the API", served);
         listen::serve_metrics_apart(settings, process, &api.health(), &mut front, &front_shutdown).await?;
 
         let mut engine = Parts::new();

@@ -44,6 +44,11 @@ impl Dev {
         Self::start_as("standalone", " is ready at ", &STANDALONE, false)
     }
 
+    /// `standalone` with further settings.
+    pub fn standalone_with(env: &[(&str, &str)]) -> Self {
+        Self::start_as("standalone", " is ready at ", &[&STANDALONE, env].concat(), false)
+    }
+
     /// `standalone`, to which [`Self::limit_files`] is an error like any other, and not its end.
     pub fn standalone_on_a_small_disk() -> Self {
         Self::start_as("standalone", " is ready at ", &STANDALONE, true)

@@ -1,4 +1,8 @@
 //! What is encrypted, with which keys.
+//!
+//! What a row held before it was sealed again is not shown by any statement, but it is not gone: dead versions of the row stay in
+//! the table's pages until they are vacuumed and used again, and the write-ahead log, replicas and backups keep it for as long as
+//! they are kept. `VACUUM FULL destinations` rewrites the table; secrets that stood there in the clear are best rotated.
 
 use signalpost_core::{DestinationSpec, Kept, Sealed, TenantId};
 use signalpost_store::{secrets, tenants::SealedRow};

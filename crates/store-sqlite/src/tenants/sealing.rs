@@ -1,4 +1,6 @@
 //! What is encrypted, with which keys.
+//!
+//! What a row held before it was sealed again stays in old pages and in the log until `SqliteStore::rewrite`.
 
 use rusqlite::{Connection, params};
 use signalpost_core::{Kept, Sealed, TenantId};

@@ -206,6 +206,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn alone_they_set_safe_headers_themselves() {
+        for (path, status) in [("/health/live", 200), ("/health/ready", 200), ("/metrics", 401), ("/nonsense", 404)] {
+            let request = Request::get(path).body(axum::body::Body::empty()).expect("a request");
+            let router = alone(operations(Access::Keys([].into())));
+            let response = router.oneshot(request).await.expect("a response");
+            assert_eq!(response.status().as_u16(), status, "{path}");
+            assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
+            assert_eq!(response.headers()["cache-control"], "no-store", "{path}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_missing_requirement_is_503_for_everybody() {
         let mut operations = operations(Access::Keys([].into()));
         operations.health = operations.health.required("disk", || std::future::ready(Err("full".to_owned())));

@@ -286,6 +286,17 @@ fn credentials_are_read_by_their_type() {
     }
 }
 
+/// The settings that are given to who comes from another system.
+#[test]
+fn what_the_documents_say_is_taken() {
+    let document = include_str!("../../../../../docs/migrating.md");
+    let blocks: Vec<&str> = document.split("```json\n").skip(1).map(|text| text.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 5);
+    for block in blocks {
+        assert_eq!(pointers(serde_json::from_str(block).unwrap()), Vec::<String>::new(), "{block}");
+    }
+}
+
 #[test]
 fn uids_are_not_shaped_like_ids() {
     assert_eq!(pointers(json!({"uid": "dst_01h2e8kqvbfwea724h75qc655w"})), ["/uid"]);

@@ -18,11 +18,11 @@ use utoipa::{
     openapi::{RefOr, schema::Schema},
 };
 
+use super::signature::{AuthSchema, SignatureSchema};
 use crate::openapi::types::{
     CircuitStateText, DestinationIdText, DestinationStateText, EventPatternText, GuaranteeText, OnDeadText,
     OrderingText, PublicKeyText, SecretText, TimeText,
 };
-use super::signature::{AuthSchema, SignatureSchema};
 
 /// A URL that wants events.
 #[derive(Debug, Serialize, ToSchema)]
