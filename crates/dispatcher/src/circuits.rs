@@ -226,6 +226,7 @@ impl Circuits {
     pub(crate) fn failed(&mut self, report: CircuitReport) {
         if let Some(entry) = self.entries.get_mut(&report.destination_id) {
             entry.counts.add(report);
+            self.look_at = self.look_at.min(entry.report_at);
         }
     }
 

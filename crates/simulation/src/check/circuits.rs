@@ -42,7 +42,7 @@ impl Circuit {
 impl Checker {
     /// For how long a circuit has been open, where this dispatcher may send nothing now.
     pub(super) fn circuit_refuses(&self, destination: DestinationId, life: &str, now: Instant) -> Option<Duration> {
-        if self.alone.contains(life) {
+        if self.alone.contains(&(life.to_owned(), destination)) {
             return None;
         }
         self.destinations.get(&destination)?.circuit.refuses(life, now)
@@ -54,11 +54,14 @@ impl Checker {
     }
 
     /// The limits answered a dispatcher that asked for circuits, or did not.
-    pub fn circuits_asked(&mut self, life: &str, is_answered: bool) {
-        if is_answered {
-            self.alone.remove(life);
-        } else {
-            self.alone.insert(life.to_owned());
+    pub fn circuits_asked(&mut self, life: &str, of: impl Iterator<Item = DestinationId>, is_answered: bool) {
+        for destination in of {
+            let asked = (life.to_owned(), destination);
+            if is_answered {
+                self.alone.remove(&asked);
+            } else {
+                self.alone.insert(asked);
+            }
         }
     }
 

@@ -154,8 +154,8 @@ pub struct Checker {
     dead: BTreeSet<String>,
     /// Whose calls to the limits are whose.
     owners: BTreeMap<Owner, String>,
-    /// Lives that the limits did not answer when they last asked for circuits.
-    alone: BTreeSet<String>,
+    /// Lives, and the circuits for which the limits did not answer them when they last asked.
+    alone: BTreeSet<(String, DestinationId)>,
     /// Deliveries to reference destinations that have seen no request.
     unsent: BTreeMap<DeliveryId, Instant>,
     /// What was accepted, and where it must go.

@@ -38,7 +38,9 @@ impl LimitsLayer for GatedLimits {
         let (life, world) = (&self.life, &self.life.world);
         world.ask(|checker| checker.owner_is(owner, &life.name));
         let views = self.via("circuits", self.inner.circuits(owner, reports)).await;
-        world.ask(|checker| checker.circuits_asked(&life.name, views.is_ok()));
+        world.ask(|checker| {
+            checker.circuits_asked(&life.name, reports.iter().map(|report| report.destination_id), views.is_ok())
+        });
         views
     }
 }
