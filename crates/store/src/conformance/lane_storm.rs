@@ -166,10 +166,10 @@ async fn post(
         world.commit(events).await;
         for (lane, target) in born {
             lines.entry((target.destination_id, lane)).or_default().push(target);
-            if target.delivery_id.uuid().as_bytes()[14].is_multiple_of(16) {
-                if world.store.cancel_delivery(TENANT, target.delivery_id).await.unwrap() == Cancelled::Yes {
-                    seen.lock().unwrap().cancelled.insert(target.delivery_id);
-                }
+            if target.delivery_id.uuid().as_bytes()[14].is_multiple_of(16)
+                && world.store.cancel_delivery(TENANT, target.delivery_id).await.unwrap() == Cancelled::Yes
+            {
+                seen.lock().unwrap().cancelled.insert(target.delivery_id);
             }
         }
     }
