@@ -8,5 +8,5 @@ pub mod destination;
 pub mod event;
 pub mod key;
 pub mod replay;
-pub mod tenant;
 pub mod signature;
+pub mod tenant;
