@@ -23,8 +23,8 @@ use crate::{
 
 /// The memory that a connection may cost, in KiB, and what may be added whatever their number, in MiB: of both, the
 /// bound of this process is made.
-const CONNECTION_KIB: f64 = 48.0;
-const BESIDE_MIB: f64 = 96.0;
+const CONNECTION_KIB: f64 = 32.0;
+const BESIDE_MIB: f64 = 64.0;
 
 /// How long all of them may take to come.
 const COMING: Duration = Duration::from_secs(20);
