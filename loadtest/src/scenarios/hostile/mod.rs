@@ -80,7 +80,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
         ("unread answers", Crowd::start(address, key, Kind::Answer, third, 4)),
     ];
     let all = options.slow + options.idle;
-    let mut held = 0;
+    let mut held = 0_usize;
     for _ in 0..COMING.as_secs() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         held = held.max(crowds.iter().map(|(_, crowd)| crowd.tally.held.load(Ordering::Relaxed)).sum());
