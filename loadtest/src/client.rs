@@ -35,6 +35,11 @@ impl Api {
         Self { http, bases: bases.into(), key: key.into(), tenant: None, turn: Arc::default() }
     }
 
+    /// Host and port of the first service.
+    pub fn address(&self) -> &str {
+        self.bases.first().map_or("", |base| base.trim_start_matches("http://"))
+    }
+
     /// The same, acting in that tenant.
     pub fn in_tenant(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.into()), ..self.clone() }

@@ -43,6 +43,8 @@ enum Scenario {
     Rate(scenarios::rate::Options),
     /// A million deliveries waiting for a dead destination: memory, and what the others notice.
     BacklogDead(scenarios::backlog_dead::Options),
+    /// Thousands of connections that are slow or idle: what the producers beside them notice, and memory.
+    Hostile(scenarios::hostile::Options),
     /// Restarts of the whole cluster in turn, under load: nothing lost, nothing twice.
     Rolling(scenarios::rolling::Options),
 }
@@ -57,6 +59,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Isolation(options) => scenarios::isolation::run(&command.target, options).await?,
         Scenario::Rate(options) => scenarios::rate::run(&command.target, options).await?,
         Scenario::BacklogDead(options) => scenarios::backlog_dead::run(&command.target, options).await?,
+        Scenario::Hostile(options) => scenarios::hostile::run(&command.target, options).await?,
         Scenario::Rolling(options) => scenarios::rolling::run(&command.target, options).await?,
     };
     print!("{}", report.table());

@@ -56,7 +56,27 @@ async fn what_an_earlier_version_left_is_taken_up() {
     what_was_said_is_said_again(&trial, &earlier.said()["idempotent"]).await;
     what_waits_for_a_person_goes_on(&trial, &expected, &receiver, &mut wanted).await;
     new_events_are_delivered(&trial, &receiver, &mut wanted).await;
+    secrets_are_sealed(&trial);
+    new_events_are_delivered(&trial, &receiver, &mut wanted).await;
     all_run(&mut trial);
+}
+
+/// Nothing is encrypted while services of the version before may run; `rotate-keys` begins it, beside the services. What was
+/// plain is not there any more, and deliveries are signed as before.
+fn secrets_are_sealed(trial: &Trial) {
+    let holds = |what: &str, condition: &str| {
+        let sql = format!(
+            "DO $$ BEGIN ASSERT (SELECT count(*) > 0 AND bool_and({condition}) FROM destinations), '{what}'; END $$;"
+        );
+        trial.cluster.postgres.run_sql("postgres", &sql).expect("it holds");
+    };
+    tokio::task::block_in_place(|| {
+        holds("all are plain", "sealed IS NULL AND secret <> '' AND spec ? 'headers'");
+        for _ in 0..2 {
+            trial.cluster.command(&env::binaries(), "rotate-keys").expect("all are encrypted");
+            holds("all are encrypted", "sealed_by = 'trial' AND secret = '' AND NOT spec ? 'headers'");
+        }
+    });
 }
 
 async fn start(trial: &mut Trial, kind: Kind) {

@@ -105,6 +105,13 @@ pub struct Exchange {
 
 type HttpClient = Client<HttpsConnector<Way>, Full<Bytes>>;
 
+/// A request that is about to be made.
+struct Prepared<'a> {
+    client: &'a HttpClient,
+    request: Request<Full<Bytes>>,
+    secrets: Arc<Opened>,
+}
+
 /// Talks to destinations. Share it in an `Arc`: it holds the pools of connections.
 #[derive(Debug)]
 pub struct Sender {
@@ -177,7 +184,7 @@ impl Sender {
         let started = self.clock.elapsed();
         let deadline = Instant::now() + outgoing.destination.spec.timeout();
         let mut exchange = match self.prepare(outgoing) {
-            Ok((client, request, secrets)) => self.exchange(client, request, deadline, outgoing, &secrets).await,
+            Ok(prepared) => self.exchange(prepared, deadline, outgoing).await,
             Err(exchange) => exchange,
         };
         exchange.duration = self.clock.elapsed().saturating_sub(started);
@@ -185,7 +192,7 @@ impl Sender {
     }
 
     /// Everything before the first byte.
-    fn prepare(&self, outgoing: &Outgoing<'_>) -> Result<(&HttpClient, Request<Full<Bytes>>, Arc<Opened>), Exchange> {
+    fn prepare(&self, outgoing: &Outgoing<'_>) -> Result<Prepared<'_>, Exchange> {
         let destination = outgoing.destination;
         let spec = &destination.spec;
         let url = self.egress.check_url(&spec.url).map_err(|error| denied(&error))?;
@@ -214,17 +221,11 @@ impl Sender {
         };
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        Ok((if url.scheme() == "https" { &self.tls } else { &self.plain }, request, secrets))
+        Ok(Prepared { client: if url.scheme() == "https" { &self.tls } else { &self.plain }, request, secrets })
     }
 
-    async fn exchange(
-        &self,
-        client: &HttpClient,
-        request: Request<Full<Bytes>>,
-        deadline: Instant,
-        outgoing: &Outgoing<'_>,
-        secrets: &Opened,
-    ) -> Exchange {
+    async fn exchange(&self, prepared: Prepared<'_>, deadline: Instant, outgoing: &Outgoing<'_>) -> Exchange {
+        let Prepared { client, request, secrets } = prepared;
         let response = match timeout_at(deadline, client.request(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return failed(&error),

@@ -134,7 +134,15 @@ impl Cluster {
     /// # Errors
     /// It fails; with what it said.
     pub fn migrate(&self, binaries: &Path) -> anyhow::Result<()> {
-        self.ours(binaries, "signalpost", "migrate")?.arg("migrate").run()
+        self.command(binaries, "migrate")
+    }
+
+    /// A command of `signalpost` with the settings of the services, to its end.
+    ///
+    /// # Errors
+    /// It fails; with what it said.
+    pub fn command(&self, binaries: &Path, name: &str) -> anyhow::Result<()> {
+        self.ours(binaries, "signalpost", name)?.arg(name).run()
     }
 
     /// Starts one more service and waits until it listens.

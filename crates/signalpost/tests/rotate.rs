@@ -117,7 +117,7 @@ async fn a_rotation_that_was_killed_is_finished_with_its_key() {
     let (client, data_dir) = (dev.client(), dev.data_dir());
     let mut made = Vec::new();
     for number in 0..300 {
-        made.push(client.create_destination(&format!("http://127.0.0.1:9/{number}"), json!({})).await.unwrap());
+        made.push(client.create_destination(&format!("http://127.0.0.1:9999/{number}"), json!({})).await.unwrap());
     }
     assert!(dev.process.stop(LONG).unwrap().success());
     let spec =
@@ -146,7 +146,7 @@ async fn a_rotation_that_was_killed_is_finished_with_its_key() {
 async fn a_key_that_is_set_before_the_others_encrypts_everything_at_the_next_start() {
     let mut dev = Dev::standalone();
     let data_dir = dev.data_dir();
-    let destination = dev.client().create_destination("http://127.0.0.1:9/", json!({})).await.unwrap();
+    let destination = dev.client().create_destination("http://127.0.0.1:9999/", json!({})).await.unwrap();
     assert!(dev.process.stop(LONG).unwrap().success());
     let old = keys(&data_dir)[0].clone();
     set_keys(&data_dir, &["mine:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", &old]);
@@ -163,7 +163,7 @@ async fn a_key_that_is_set_before_the_others_encrypts_everything_at_the_next_sta
 async fn a_lost_key_stops_the_start_and_is_named() {
     let mut dev = Dev::standalone();
     let data_dir = dev.data_dir();
-    dev.client().create_destination("http://127.0.0.1:9/", json!({})).await.unwrap();
+    dev.client().create_destination("http://127.0.0.1:9999/", json!({})).await.unwrap();
     assert!(dev.process.stop(LONG).unwrap().success());
     let kept = fs::read(data_dir.join("keys.toml")).unwrap();
     let lost = keys(&data_dir)[0].clone();
@@ -213,7 +213,7 @@ async fn of_before(data_dir: &Path) -> DestinationId {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let store = SqliteStore::open(data_dir, Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap();
     let now: Timestamp = store.check().await.unwrap();
-    let spec = json!({"name": "old", "url": "http://127.0.0.1:9/", "event_types": ["*"], "header_names": ["X-Old"]});
+    let spec = json!({"name": "old", "url": "http://127.0.0.1:9999/", "event_types": ["*"], "header_names": ["X-Old"]});
     let headers = [("X-Old".to_owned(), Secret::new(HEADER))].into();
     let destination = Destination {
         id: DestinationId::new(now, &SystemEntropy),

@@ -41,7 +41,8 @@ impl SigningKey {
 
     /// The text form, of 64 bytes.
     pub fn reveal(&self) -> String {
-        format!("{PRIVATE}{}", STANDARD.encode(*Zeroizing::new(self.0.to_keypair_bytes())))
+        let pair = Zeroizing::new(self.0.to_keypair_bytes());
+        format!("{PRIVATE}{}", STANDARD.encode(pair.as_slice()))
     }
 
     /// What receivers verify with.

@@ -29,12 +29,10 @@ const CARRIED: &[(&str, &str)] = &[
 ];
 
 /// It cannot be left out there either.
-const _: (
-    fn(&Destination) -> TenantId,
-    fn(&ReplayJob) -> TenantId,
-    fn(&Tenant) -> TenantId,
-    fn(&AuditEntry) -> TenantId,
-) = (|it| it.tenant_id, |it| it.tenant_id, |it| it.id, |it| it.tenant_id);
+const _: fn(&Destination) -> TenantId = |it| it.tenant_id;
+const _: fn(&ReplayJob) -> TenantId = |it| it.tenant_id;
+const _: fn(&Tenant) -> TenantId = |it| it.id;
+const _: fn(&AuditEntry) -> TenantId = |it| it.tenant_id;
 
 /// Name and arguments after `&self` of each method of a trait.
 fn methods(source: &str) -> Vec<(String, Vec<String>)> {

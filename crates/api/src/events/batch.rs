@@ -21,7 +21,7 @@ use super::{
     answer::{self, ItemResult},
     cloudevents, count_rejected, native,
     posted::{Keep, Posted},
-    schema::{BatchAnswerBody, BatchBody},
+    schema::{BatchAnswerBody, BatchBody, CloudEventBody},
     signed::{self, Mark, Repeatable},
 };
 use crate::{
@@ -47,7 +47,7 @@ use crate::{
     request_body(content(
         (BatchBody = "application/json"),
         (String = "application/x-ndjson"),
-        (Vec<Object> = "application/cloudevents-batch+json"),
+        (Vec<CloudEventBody> = "application/cloudevents-batch+json"),
     )),
     responses(
         (status = 202, description = "All were accepted", body = BatchAnswerBody),

@@ -94,10 +94,14 @@ pub fn read_binary(headers: &HeaderMap, body: Bytes) -> Result<Posted, Problem> 
             Err(wrong) => reader.wrong(name, wrong),
         }
     }
-    let content_type = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let json = media_type(headers).is_none_or(|media_type| is_json(&media_type));
-    if let Some(content_type) = content_type {
-        attributes.insert("datacontenttype".to_owned(), Value::String(content_type.to_owned()));
+    match headers.get(http::header::CONTENT_TYPE).map(|value| value.to_str()) {
+        None => {}
+        Some(Ok(content_type)) => {
+            attributes.insert("datacontenttype".to_owned(), Value::String(content_type.to_owned()));
+        }
+        // Left out, it would make JSON of what is none.
+        Some(Err(_)) => reader.wrong("datacontenttype", "must be visible ASCII (the header Content-Type)"),
     }
     let data = if !json {
         body

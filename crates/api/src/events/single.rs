@@ -20,7 +20,7 @@ use super::{
     answer::{self, EventAnswer},
     cloudevents, count_rejected, native,
     posted::{Keep, Posted},
-    schema::EventBody,
+    schema::{CloudEventBody, EventBody},
     signed::{self, Mark, Repeatable},
 };
 use crate::{
@@ -45,7 +45,7 @@ use crate::{
     operation_id = "postEvent",
     request_body(content(
         (EventBody = "application/json"),
-        (Object = "application/cloudevents+json"),
+        (CloudEventBody = "application/cloudevents+json"),
     )),
     responses(
         (status = 202, description = "Accepted, or accepted before (`duplicate`)", body = EventAnswer),

@@ -239,7 +239,7 @@ fn add_components(components: &mut Components) {
     let key = header(
         "Idempotency-Key",
         "1 to 255 visible ASCII characters, quotes optional. The same key and body give the first answer; another body is 422.",
-        text().max_length(Some(257)).pattern(Some("^[!-~]+$")),
+        text().max_length(Some(257)).pattern(Some(r#"^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$"#)),
     );
     let tenant = header("Signalpost-Tenant", "The id or slug of the tenant to act in; default: `default`.", text());
     components.parameters.insert("IdempotencyKey".to_owned(), RefOr::T(key));

@@ -106,6 +106,8 @@ types! {
     /// Of a delivery.
     DeliveryStatusText "DeliveryStatus" =>
         names("How a delivery stands. May gain values.", DeliveryStatus::ALL.iter().map(|s| s.as_str()));
+    /// Of a delivery that ended.
+    EndedStatusText "EndedStatus" => names("How a delivery ended.", ["dead", "delivered", "cancelled"]);
     /// Of an attempt.
     AttemptOutcomeText "AttemptOutcome" =>
         names("What came of one request. May gain values.", AttemptOutcome::ALL.iter().map(|s| s.as_str()));

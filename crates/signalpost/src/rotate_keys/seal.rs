@@ -152,3 +152,114 @@ fn again(
         (SealedRow::Ingest(_), Kept::Plain { .. }) => Err(OpenError::Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+    use signalpost_core::{CircuitRecord, Destination, DestinationId, DestinationState, Secret};
+    use signalpost_runtime::{SystemClock, SystemEntropy};
+    use signalpost_store_sqlite::SqliteStore;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+    fn ring(ids: &[&str]) -> KeyRing {
+        KeyRing::parse(&ids.iter().map(|id| format!("{id}:{KEY}")).collect::<Vec<_>>().join(",")).unwrap()
+    }
+
+    fn store() -> (Arc<dyn Store>, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy));
+        (Arc::new(SqliteStore::open(folder.path(), clock, entropy).unwrap()), folder)
+    }
+
+    /// Stored, with that secret, encrypted with that ring or not at all.
+    async fn add(store: &dyn Store, vault: Option<&KeyRing>, secret: &str) -> DestinationId {
+        let now = store.check().await.unwrap();
+        let (tenant_id, id) = (TenantId::DEFAULT, DestinationId::new(now, &SystemEntropy));
+        let secrets = signalpost_core::DestinationSecrets::signing(Secret::new(secret));
+        let spec = json!({"name": secret, "url": "https://example.com/", "event_types": ["*"]});
+        let destination = Destination {
+            id,
+            tenant_id,
+            uid: None,
+            spec: serde_json::from_value(spec).unwrap(),
+            secrets: match vault {
+                Some(vault) => Kept::Sealed(vault.seal_destination(&SystemEntropy, tenant_id, id, &secrets)),
+                None => Kept::plain(secret),
+            },
+            state: DestinationState::Active,
+            disabled_reason: None,
+            circuit: CircuitRecord::default(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        store.create_destination(&destination).await.unwrap();
+        id
+    }
+
+    async fn opens(store: &dyn Store, vault: &KeyRing, id: DestinationId) -> String {
+        let found = store.destination(TenantId::DEFAULT, id).await.unwrap().unwrap();
+        vault.destination(TenantId::DEFAULT, id, &found.secrets).unwrap().current.reveal().to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_is_plain_or_older_is_encrypted_with_the_newest() {
+        let (store, _folder) = store();
+        let (old, both, new) = (ring(&["old"]), ring(&["new", "old"]), ring(&["new"]));
+        let plain = add(&*store, None, "one").await;
+        let older = add(&*store, Some(&old), "two").await;
+        add(&*store, Some(&new), "three").await;
+        for sealed in [2, 0] {
+            let done = seal(&*store, &both, &SystemEntropy, &Quiet, &Shutdown::new()).await.unwrap();
+            assert_eq!((done.sealed, done.left, done.stopped, done.unopened.len()), (sealed, 0, false, 0));
+        }
+        assert_eq!(store.sealing_keys().await.unwrap(), ["new"]);
+        assert_eq!(opens(&*store, &new, plain).await, "one");
+        assert_eq!(opens(&*store, &new, older).await, "two");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_open_is_told_and_the_rest_is_done() {
+        let (store, _folder) = store();
+        let lost = add(&*store, Some(&ring(&["lost"])), "one").await;
+        add(&*store, None, "two").await;
+        let done = seal(&*store, &ring(&["new"]), &SystemEntropy, &Quiet, &Shutdown::new()).await.unwrap();
+        assert_eq!((done.sealed, done.left), (1, 1));
+        let told: Vec<_> = done.unopened.iter().map(|(row, error)| format!("{row}: {error}")).collect();
+        assert_eq!(told, [format!("the secrets of {lost}: it is sealed with the key `lost`, which is not set")]);
+        assert_eq!(opens(&*store, &ring(&["lost"]), lost).await, "one");
+    }
+
+    /// Stops after the first row.
+    struct Stopping(Shutdown);
+
+    impl Watch for Stopping {
+        fn begins(&self, rows: u64) {
+            assert_eq!(rows, BATCH as u64 + 10);
+        }
+
+        fn moves(&self, _rows: u64) {
+            self.0.drain();
+        }
+    }
+
+    #[tokio::test]
+    async fn it_stops_between_batches_and_goes_on_where_it_was() {
+        let (store, _folder) = store();
+        let new = ring(&["new"]);
+        for number in 0..BATCH + 10 {
+            add(&*store, None, &number.to_string()).await;
+        }
+        let shutdown = Shutdown::new();
+        let done = seal(&*store, &new, &SystemEntropy, &Stopping(shutdown.clone()), &shutdown).await.unwrap();
+        assert_eq!((done.sealed, done.left, done.stopped), (BATCH as u64, 10, true));
+        let done = seal(&*store, &new, &SystemEntropy, &Quiet, &Shutdown::new()).await.unwrap();
+        assert_eq!((done.sealed, done.left, done.stopped), (10, 0, false));
+    }
+}

@@ -47,7 +47,7 @@ async fn a_tenant_comes_with_its_key_and_its_destination(world: &World) {
     assert_eq!(found, Tenant { updated_at: found.updated_at, ..tenant.clone() });
     assert_eq!(world.store.tenant_by_slug("acme").await.unwrap(), Some(tenant.id));
     assert!(world.store.tenant_exists(tenant.id).await.unwrap());
-    assert_eq!(world.store.list_keys(tenant.id, all()).await.unwrap(), [key.clone()]);
+    assert_eq!(world.store.list_keys(tenant.id, all()).await.unwrap(), std::slice::from_ref(&key));
     assert_eq!(world.store.destination(tenant.id, destination.id).await.unwrap().unwrap().spec, destination.spec);
     assert_eq!(world.store.routes(tenant.id).await.unwrap().routes.len(), 1);
     // It works.

@@ -148,7 +148,7 @@ async fn two_sweeps_at_once_do_it_together(world: &World) {
     eventually("it is swept", async || {
         world.store.sweep_deleted(5).await.unwrap();
         let both = tokio::join!(world.store.sweep_tenants(2), elsewhere.sweep_tenants(2));
-        (both.0.unwrap(), both.1.unwrap());
+        assert!(both.0.unwrap() + both.1.unwrap() <= 4);
         rows(world, gone).await.is_empty().then_some(())
     })
     .await;

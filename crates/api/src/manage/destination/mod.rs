@@ -157,7 +157,7 @@ fn read_url(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String, 
 fn read_rate_limit(fields: &mut Fields<'_>) -> Option<RateLimit> {
     let per_second = fields.number("per_second", 0.001..=100_000.0);
     let burst = whole(fields.integer("burst", 1..=1_000_000));
-    if !fields.has("per_second") {
+    if fields.value("per_second").is_none() {
         fields.wrong("per_second", "is required");
     }
     Some(RateLimit { per_second: per_second?, burst })

@@ -313,6 +313,7 @@ fn rate_limits() {
         (json!({"per_second": 0.0009}), "/rate_limit/per_second"),
         (json!({"per_second": 100_001}), "/rate_limit/per_second"),
         (json!({"burst": 5}), "/rate_limit/per_second"),
+        (json!({"burst": 5, "per_second": null}), "/rate_limit/per_second"),
         (json!({"per_second": 5, "burst": 0}), "/rate_limit/burst"),
         (json!({"per_second": 5, "per_minute": 1}), "/rate_limit/per_minute"),
         (json!(5), "/rate_limit"),

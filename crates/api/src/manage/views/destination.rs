@@ -224,7 +224,7 @@ pub struct PreviousSecret {
 #[serde(deny_unknown_fields)]
 pub struct DestinationInput {
     /// The caller's own id, unique among its destinations; cannot be changed.
-    #[schema(min_length = 1, max_length = 256, pattern = r"^\S+$")]
+    #[schema(min_length = 1, max_length = 256, pattern = r"^[^\s\x00-\x1f\x7f-\x9f]+$")]
     pub uid: Option<String>,
     /// For people.
     #[schema(max_length = 256)]
@@ -276,7 +276,11 @@ pub struct DestinationInput {
     /// Where their key stands in the event: a JSON Pointer (RFC 6901) to `/ordering_key`, `/type`, `/uid`, `/source`,
     /// `/schema_version`, or into `/labels` or `/data`. A string, a number or a boolean is a key; an event with none there is
     /// not ordered. Default: `/ordering_key`.
-    #[schema(max_length = 1024, pattern = "^/", example = "/data/customer/id")]
+    #[schema(
+        max_length = 1024,
+        pattern = "^/((ordering_key|type|uid|source|schema_version)$|(labels|data)(/([^~]|~[01])*)?$)",
+        example = "/data/customer/id"
+    )]
     pub ordering_key_from: Option<String>,
     /// What a delivery that failed for good means for those behind it. Default: `continue`.
     #[schema(value_type = Option<OnDeadText>)]

@@ -6,8 +6,8 @@ use signalpost_store::manage::{ReplayJob, ReplayState};
 use utoipa::ToSchema;
 
 use crate::openapi::types::{
-    DeliveryIdText, DeliveryStatusText, DestinationIdText, DestinationNameText, EventIdText, EventPatternText,
-    ReplayIdText, ReplayStateText, TimeText,
+    DeliveryIdText, DeliveryStatusText, DestinationIdText, DestinationNameText, EndedStatusText, EventIdText,
+    EventPatternText, ReplayIdText, ReplayStateText, TimeText,
 };
 
 /// A job that sends past deliveries again.
@@ -104,7 +104,7 @@ pub struct ReplayInput {
     #[schema(value_type = Option<DestinationNameText>)]
     pub destination_id: Option<String>,
     /// Only deliveries that ended so: `dead` (the default), `delivered`, `cancelled`.
-    #[schema(value_type = Option<Vec<DeliveryStatusText>>)]
+    #[schema(max_items = 5, value_type = Option<Vec<EndedStatusText>>)]
     pub statuses: Option<Vec<DeliveryStatus>>,
     /// Only of these types (patterns).
     #[schema(max_items = 1000, value_type = Option<Vec<EventPatternText>>)]

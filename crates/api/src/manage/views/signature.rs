@@ -6,35 +6,24 @@ use utoipa::ToSchema;
 #[derive(Debug, ToSchema)]
 #[schema(as = SignatureScheme)]
 #[serde(tag = "scheme", rename_all = "snake_case")]
-#[allow(missing_docs)]
 pub enum SignatureSchema {
     /// Standard Webhooks 1.0: `webhook-signature: v1,…`, HMAC-SHA256 of `id.timestamp.body`; one per secret while several sign.
-    Standard(NoMembers),
+    Standard {},
     /// Standard Webhooks 1.0: `webhook-signature: v1a,…`, Ed25519.
-    StandardEd25519(NoMembers),
+    StandardEd25519 {},
     /// HMAC-SHA256 of the body in a header of its own, with the newest secret.
-    Hmac(HmacSchema),
-}
-
-/// Nothing more.
-#[derive(Debug, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoMembers {}
-
-/// HMAC-SHA256 of the body in a header of its own.
-#[derive(Debug, ToSchema)]
-#[schema(as = HmacScheme)]
-pub struct HmacSchema {
-    /// Its name; none that Signalpost sets.
-    #[schema(min_length = 1, max_length = 128, example = "X-Hub-Signature-256")]
-    pub header: String,
-    /// Stands before the digest. Default: nothing.
-    #[schema(max_length = 64, example = "sha256=")]
-    pub prefix: Option<String>,
-    /// How the digest is written. Default: `hex`.
-    pub encoding: Option<DigestEncodingName>,
-    /// What is signed. Default: `raw`.
-    pub canonical: Option<CanonicalName>,
+    Hmac {
+        /// Its name; none that Signalpost sets.
+        #[schema(min_length = 1, max_length = 128, example = "X-Hub-Signature-256")]
+        header: String,
+        /// Stands before the digest. Default: nothing.
+        #[schema(max_length = 64, example = "sha256=")]
+        prefix: Option<String>,
+        /// How the digest is written. Default: `hex`.
+        encoding: Option<DigestEncodingName>,
+        /// What is signed. Default: `raw`.
+        canonical: Option<CanonicalName>,
+    },
 }
 
 /// How a digest is written: hex in lower case, or base64 with padding.
