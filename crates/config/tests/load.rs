@@ -20,6 +20,7 @@ const CLUSTER: &[(&str, &str)] = &[
     ("SIGNALPOST_REDIS_URL", "redis://redis:6379"),
     ("SIGNALPOST_KAFKA_BROKERS", "kafka:9092"),
     ("SIGNALPOST_ADMIN_KEY", "0123456789abcdef,fedcba9876543210"),
+    ("SIGNALPOST_ENCRYPTION_KEYS", "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
 ];
 
 #[test]
@@ -145,16 +146,20 @@ fn a_secret_is_never_shown() {
     let mut environment = CLUSTER.to_vec();
     environment.push(("SIGNALPOST_KAFKA_SASL_PASSWORD", "hunter22"));
     let shown = format!("{:?}", load(Kind::Api, &environment).unwrap());
-    for secret in ["p4ssw0rd", "0123456789abcdef", "hunter22"] {
+    for secret in ["p4ssw0rd", "0123456789abcdef", "hunter22", "MDEyMzQ1"] {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
 
 #[test]
 fn what_a_kind_needs_must_be_set() {
-    for missing in
-        ["SIGNALPOST_DATABASE_URL", "SIGNALPOST_REDIS_URL", "SIGNALPOST_KAFKA_BROKERS", "SIGNALPOST_ADMIN_KEY"]
-    {
+    for missing in [
+        "SIGNALPOST_DATABASE_URL",
+        "SIGNALPOST_REDIS_URL",
+        "SIGNALPOST_KAFKA_BROKERS",
+        "SIGNALPOST_ADMIN_KEY",
+        "SIGNALPOST_ENCRYPTION_KEYS",
+    ] {
         let rest = CLUSTER.iter().copied().filter(|(name, _)| *name != missing).collect::<Vec<_>>();
         let line = load(Kind::Api, &rest).expect_err("something is missing").to_string();
         assert!(line.starts_with(&format!("{missing} is not set; api needs it, e.g. {missing}=")), "{line}");
@@ -270,7 +275,7 @@ fn mistakes_in_the_file_are_named_with_the_file() {
         ),
         (
             "[retention_days]\nx = 1",
-            format!("retention_days in {at} must be a string, a number, true, false or a list of strings"),
+            format!("retention_days in {at} must be a string, a number, true, false or a list of strings or whole numbers"),
         ),
     ] {
         fs::write(&file, content).unwrap();
