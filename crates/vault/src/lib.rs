@@ -97,7 +97,7 @@ impl KeyRing {
     pub fn generate(id: &str, entropy: &dyn Entropy) -> Secret {
         let mut key = Zeroizing::new([0_u8; 32]);
         entropy.fill(&mut *key);
-        Secret::new(format!("{id}:{}", STANDARD.encode(&*key)))
+        Secret::new(format!("{id}:{}", STANDARD.encode(key.as_slice())))
     }
 
     /// The id of the key that seals.
