@@ -275,7 +275,9 @@ fn mistakes_in_the_file_are_named_with_the_file() {
         ),
         (
             "[retention_days]\nx = 1",
-            format!("retention_days in {at} must be a string, a number, true, false or a list of strings or whole numbers"),
+            format!(
+                "retention_days in {at} must be a string, a number, true, false or a list of strings or whole numbers"
+            ),
         ),
     ] {
         fs::write(&file, content).unwrap();
