@@ -1,6 +1,6 @@
 //! Serving, against clients that mean harm, and stopping.
 
-#![allow(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "what fails in a helper fails the test")]
 
 use std::{sync::Arc, time::Duration};
 
