@@ -39,6 +39,7 @@ RULES = (
     ("data", "must be a string for this"),  # `datacontenttype`
     ("destination_id", "must be the id or the uid"),
     ("", "needs `destination_id` or `since`"),
+    ("missing", "needs `destination_id`"),
     ("", "must hold 1 to 1000 events"),  # a batch of CloudEvents, or lines
     ("until", "must be later than `since`"),
     ("expires_at", "must be in the future"),

@@ -63,6 +63,9 @@ pub struct EventBody {
     pub schema_version: Option<String>,
 }
 
+/// As [`EventBody::data_base64`] has it.
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$";
+
 /// As [`EventBody::content_type`] has it.
 const MEDIA_TYPE: &str = "^[!-.0-~]+/[!-.0-:<-~]+(;[ -~]*)?$";
 
@@ -75,6 +78,7 @@ impl PartialSchema for CloudEventBody {
         let text =
             |most: usize| ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(most));
         let time = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        let base64 = ObjectBuilder::new().schema_type(Type::String).content_encoding("base64").pattern(Some(BASE64));
         // The types that an attribute has in JSON.
         let kinds = [Type::String, Type::Boolean, Type::Integer, Type::Null];
         let extension = ObjectBuilder::new()
@@ -99,7 +103,7 @@ impl PartialSchema for CloudEventBody {
             .property("partitionkey", text(256))
             .property("datacontenttype", text(256).pattern(Some(MEDIA_TYPE)))
             .property("data", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
-            .property("data_base64", ObjectBuilder::new().schema_type(Type::String).content_encoding("base64"))
+            .property("data_base64", base64)
             .additional_properties(Some(extension));
         RefOr::T(event.into())
     }
