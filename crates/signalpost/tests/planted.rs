@@ -141,7 +141,11 @@ impl Api {
 type Requests = Arc<Mutex<Vec<String>>>;
 
 /// Answers with all headers of the request, as some receivers do; where the path says so, with 500.
-async fn echo(State(requests): State<Requests>, uri: axum::http::Uri, headers: HeaderMap) -> (http::StatusCode, String) {
+async fn echo(
+    State(requests): State<Requests>,
+    uri: axum::http::Uri,
+    headers: HeaderMap,
+) -> (http::StatusCode, String) {
     let lines = headers.iter().map(|(name, value)| format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
     let text = lines.collect::<String>();
     requests.lock().unwrap().push(text.clone());
@@ -217,7 +221,11 @@ async fn refusals(api: &mut Api, destination: &str) {
     let patches = [
         (Method::PATCH, path.clone(), json!({"secret": REFUSED})),
         (Method::POST, format!("{path}/secret/rotate"), json!({"secret": [REFUSED]})),
-        (Method::POST, "/v1/tenants".to_owned(), json!({"name": "a", "ingest_signature": {"scheme": "standard", "secret": REFUSED}})),
+        (
+            Method::POST,
+            "/v1/tenants".to_owned(),
+            json!({"name": "a", "ingest_signature": {"scheme": "standard", "secret": REFUSED}}),
+        ),
     ];
     for (method, path, body) in patches {
         let (status, answer) = api.ask(method, &path, Some(body), &operator, &[]).await;
@@ -274,7 +282,8 @@ async fn planted_secrets_are_found_nowhere() {
         "destination": {"name": "first", "url": format!("{receiver}/ok"), "secret": whsec(signing[0]), "headers": {"X-Planted": HEADER}},
     });
     let bearer = format!("Bearer {OPERATOR}");
-    let once = [("authorization", bearer.as_str()), ("idempotency-key", "one-tenant"), ("x-request-id", CONTROL_REQUEST)];
+    let once =
+        [("authorization", bearer.as_str()), ("idempotency-key", "one-tenant"), ("x-request-id", CONTROL_REQUEST)];
     let mut tenant_key = String::new();
     for _ in 0..2 {
         let shown = ["/key", "/destination/secret"];
@@ -313,12 +322,14 @@ async fn planted_secrets_are_found_nowhere() {
     let event = json!({"type": CONTROL_TYPE, "data": {"order": 1}});
     let event = id(&api.operate(Method::POST, "/v1/events", Some(event), &[]).await);
     let (url, ingest) = (dev.url(), whsec(ingest));
-    let env = [("SIGNALPOST_URL", url.as_str()), ("SIGNALPOST_API_KEY", &tenant_key), ("SIGNALPOST_SIGN_SECRET", &ingest)];
+    let env =
+        [("SIGNALPOST_URL", url.as_str()), ("SIGNALPOST_API_KEY", &tenant_key), ("SIGNALPOST_SIGN_SECRET", &ingest)];
     let sent = run(&["send"], &env, b"{\"type\":\"a.b\",\"data\":1}\n");
     assert!(sent.status.success(), "{}", support::stderr(&sent));
     api.seen.add("signalpost send", [sent.stdout, sent.stderr].concat());
     let unsigned = [("x-api-key", tenant_key.as_str())];
-    let (status, _) = api.ask(Method::POST, "/v1/events", Some(json!({"type": "a.b", "data": 1})), &unsigned, &[]).await;
+    let (status, _) =
+        api.ask(Method::POST, "/v1/events", Some(json!({"type": "a.b", "data": 1})), &unsigned, &[]).await;
     assert_eq!(status, 403);
 
     let client = signalpost_testkit::Client::new(&dev.url(), OPERATOR);
@@ -332,7 +343,7 @@ async fn planted_secrets_are_found_nowhere() {
         if attempts["data"].as_array().map(Vec::len) == Some(4) { Ok(()) } else { Err(attempts.to_string()) }
     })
     .await;
-    let replay = json!({"destination_id": destinations[0], "dry_run": true});
+    let replay = json!({"destination_id": destinations[0]});
     let replay = id(&api.operate(Method::POST, "/v1/replays", Some(replay), &[]).await);
 
     let tenants = api.operate(Method::GET, "/v1/tenants?limit=250", None, &[]).await;
