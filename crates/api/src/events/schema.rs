@@ -36,7 +36,10 @@ pub struct EventBody {
     #[schema(required = false, value_type = serde_json::Value)]
     pub data: Option<()>,
     /// What is not JSON.
-    #[schema(content_encoding = "base64", pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$")]
+    #[schema(
+        content_encoding = "base64",
+        pattern = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+    )]
     pub data_base64: Option<String>,
     /// The media type of `data_base64`; default `application/octet-stream`.
     #[schema(max_length = 256, pattern = "^[!-.0-~]+/[!-.0-:<-~]+(;[ -~]*)?$")]
@@ -64,7 +67,7 @@ pub struct EventBody {
 }
 
 /// As [`EventBody::data_base64`] has it.
-const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$";
+const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
 
 /// As [`EventBody::content_type`] has it.
 const MEDIA_TYPE: &str = "^[!-.0-~]+/[!-.0-:<-~]+(;[ -~]*)?$";
