@@ -109,12 +109,17 @@ impl Checker {
         let Some(known) = self.deliveries.get(&delivery) else { return };
         let Some((lane, place)) = known.lane else { return };
         let key = (known.destination, lane);
-        let blocks = self.destinations.get(&key.0).is_some_and(|expected| expected.blocks);
+        // None: whoever created it was not answered.
+        let blocks = self.destinations.get(&key.0).map(|expected| expected.blocks);
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         if lane.open.get(&place) == Some(&delivery) {
             lane.open.remove(&place);
-            if state == DeliveryState::Dead && blocks && !lane.replayed.contains(&delivery) {
-                lane.dead.insert(place, delivery);
+            if state == DeliveryState::Dead && !lane.replayed.contains(&delivery) {
+                match blocks {
+                    Some(true) => lane.dead.insert(place, delivery),
+                    None => lane.unsure.insert(place, delivery),
+                    Some(false) => None,
+                };
             }
         }
     }
