@@ -281,8 +281,7 @@ async fn planted_secrets_are_found_nowhere() {
         "destination": {"name": "first", "url": format!("{receiver}/ok"), "secret": whsec(signing[0]), "headers": {"X-Planted": HEADER}},
     });
     let bearer = format!("Bearer {OPERATOR}");
-    let once =
-        [("authorization", bearer.as_str()), ("idempotency-key", "one-tenant")];
+    let once = [("authorization", bearer.as_str()), ("idempotency-key", "one-tenant")];
     let mut tenant_key = String::new();
     for _ in 0..2 {
         let shown = ["/key", "/destination/secret"];

@@ -96,7 +96,8 @@ pub(crate) fn checkpointer(file: &Path) -> Outcome<Connection> {
 
 /// Writes the database anew, without what was deleted or replaced, and empties the log.
 pub(crate) fn rewrite(connection: &Connection) -> Outcome<()> {
-    connection.execute_batch("VACUUM")?;
+    // The copy is as large as the database: not in memory.
+    connection.execute_batch("PRAGMA temp_store = FILE; VACUUM")?;
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if busy {
         return Err(Failure(StoreError::Unavailable("the database file is used by another program".into())));
