@@ -19,8 +19,6 @@ use crate::{
 
 /// A token is used within that time, or lost.
 const TOKEN_LIFE: Duration = Duration::from_millis(50);
-/// How long what held when a job was started is believed: its slot, and that its circuit lets it through.
-const BELIEVED: Duration = Duration::from_secs(1);
 /// How long a request waits for a token that was lost while the store was asked.
 const TOKEN_WAIT: Duration = Duration::from_secs(2);
 
@@ -41,7 +39,6 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
     context.entropy.fill(&mut random);
     let claim = u64::from_le_bytes(random);
     let mut claimed_at = None;
-    let believed_until = token_at + BELIEVED;
     loop {
         // A change holds for every request that starts after its answer.
         let present = *context.changes.borrow();
@@ -60,13 +57,8 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
             hold.claimed();
             let deadline = deadline(context, &destination);
             let write = DeliveryWrite::Claim { target: job.target(), claim, deadline };
-            let until = job.write_until().map_or(believed_until, |until| until.min(believed_until));
-            match context.writer.write_until(write, Some(until).filter(|_| claimed_at.is_none())).await? {
+            match context.writer.write_until(write, job.write_until().filter(|_| claimed_at.is_none())).await? {
                 Some(Written::Done) => {}
-                // Not begun in time: in a lane it is the lease's, else it has its turn again.
-                Some(Written::Superseded) if job.lease_end.is_none() && context.clock.elapsed() > believed_until => {
-                    return Ok(Prepared::Instead(job.park(WaitReason::Turn, Duration::ZERO, false)));
-                }
                 Some(Written::Superseded) => return Ok(Prepared::Dropped("claim")),
                 None => return Ok(Prepared::Instead(job.park(WaitReason::Turn, AFTER_REFUSAL, false))),
             }
@@ -95,9 +87,6 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
             return Ok(Prepared::Dropped("lease"));
         }
         let now = context.clock.elapsed();
-        if claimed_at.is_none() && now > believed_until {
-            return Ok(Prepared::Instead(job.park(WaitReason::Turn, Duration::ZERO, false)));
-        }
         let is_fresh = claimed_at.is_none_or(|at| now.saturating_sub(at) <= context.settings.detach_grace / 2);
         if is_fresh && *context.changes.borrow() == changes {
             return Ok(Prepared::Ready(destination));

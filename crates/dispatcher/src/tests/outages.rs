@@ -147,21 +147,3 @@ async fn a_payload_that_cannot_be_read_now_is_read_later() {
     it.until_all_done().await;
     assert!(matches!(it.store.of(1)[..], [DeliveryWrite::Attempt { next: Next::Delivered, .. }]));
 }
-
-#[tokio::test(start_paused = true)]
-async fn what_takes_long_before_it_is_sent_has_its_turn_again() {
-    let it = Harness::start([destination(1)], always(ms(1), status(200)));
-    it.store.state().event_read_takes = ms(1500);
-    it.store.state().events.insert(event(1, b"").id, Arc::new(event(1, b"1")));
-    let mut light = message(1, 1);
-    light.payload = Payload::ByReference;
-    it.bus.send(light);
-    it.until_all_done().await;
-    // Its slot and its circuit were asked for too long ago.
-    assert_eq!(it.exchanger.started(), []);
-    assert!(
-        matches!(it.store.of(1)[..], [DeliveryWrite::Park { reason: WaitReason::Turn, .. }]),
-        "{:?}",
-        it.store.of(1)
-    );
-}
