@@ -18,7 +18,7 @@ use signalpost_store::{
     tenants::{NewTenant, SealedRow, TenantCreated},
 };
 use signalpost_store_postgres::PostgresStore;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use support::{
     Database,
     fixture::{self, TENANT, now},
@@ -177,8 +177,7 @@ async fn a_chunk_of_a_sweep_reads_no_whole_table() {
     let database = Database::new().await;
     let store = database.store().await;
     let (gone, stays) = (tenant(&store, "gone").await, tenant(&store, "stays").await);
-    // A session that ends tells what it read.
-    let mut filling = PgConnection::connect(&database.url).await.expect("a connection");
+    let mut filling = session(&database).await;
     for (tenant, events) in [(stays, 3_000), (gone, 40)] {
         let ids: Vec<_> = (0..events).map(|_| EventId::new(now(), &SystemEntropy).uuid()).collect();
         sqlx::query(
@@ -199,37 +198,46 @@ async fn a_chunk_of_a_sweep_reads_no_whole_table() {
     .expect("deliveries");
     filling.close().await.expect("it ends");
     assert!(store.delete_tenant(gone).await.expect("an answer"));
-    const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity
-                            WHERE application_name = 'signalpost' AND datname = current_database()";
     let scans = "SELECT COALESCE(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables
                  WHERE relname LIKE 'events%' OR relname LIKE 'deliveries%' OR relname LIKE 'attempts%'";
-    let flush =
-        || async { sqlx::query("SELECT pg_stat_force_next_flush()").execute(&database.sql).await.expect("stats") };
     store.close().await;
-    let store = database.store().await;
-    flush().await;
+    sessions_end(&database).await;
     let before = database.count(scans).await;
+    let store = database.store().await;
     while store.sweep_tenants(10).await.expect("a sweep") > 0 {}
-    // The sessions' numbers are told when they end, at the latest.
     store.close().await;
+    sessions_end(&database).await;
+    assert_eq!(database.count(scans).await, before, "rows read by sequential scans");
+    // It would be seen.
+    let mut scanning = session(&database).await;
+    sqlx::raw_sql("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM events")
+        .execute(&mut scanning)
+        .await
+        .expect("a scan");
+    scanning.close().await.expect("it ends");
+    sessions_end(&database).await;
+    assert!(database.count(scans).await >= before + 3_000);
+    let left = database.rows_of(gone).await;
+    assert_eq!(left.into_keys().collect::<Vec<_>>(), ["tenants"]);
+    assert_eq!(database.rows_of(stays).await["deliveries"], 3_000);
+}
+
+/// One of those that `sessions_end` waits for.
+async fn session(database: &Database) -> PgConnection {
+    let mut session = PgConnection::connect(&database.url).await.expect("a connection");
+    session.execute("SET application_name = 'signalpost'").await.expect("a name");
+    session
+}
+
+/// A session has told what it read when the server no longer shows it.
+async fn sessions_end(database: &Database) {
+    const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity
+                            WHERE application_name = 'signalpost' AND datname = current_database()";
     tokio::time::timeout(Duration::from_secs(10), async {
         while database.count(SESSIONS).await > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await
-    .expect("the connections close");
-    flush().await;
-    assert_eq!(database.count(scans).await, before, "rows read by sequential scans");
-    // It would be seen.
-    let mut scanning = PgConnection::connect(&database.url).await.expect("a connection");
-    sqlx::raw_sql("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM events")
-        .execute(&mut scanning)
-        .await
-        .expect("a scan");
-    scanning.close().await.expect("it ends");
-    assert!(database.count(scans).await >= before + 3_000);
-    let left = database.rows_of(gone).await;
-    assert_eq!(left.into_keys().collect::<Vec<_>>(), ["tenants"]);
-    assert_eq!(database.rows_of(stays).await["deliveries"], 3_000);
+    .expect("the sessions end");
 }
