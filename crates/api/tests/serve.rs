@@ -175,6 +175,7 @@ async fn a_connection_that_is_used_is_not_cut() {
     // A request that takes long is no slow client.
     ask(&mut stream, "/slow").await;
     timeout(SOON, server.entered.notified()).await.unwrap();
+    // Longer than each patience of `impatient`: nothing tells that nobody is cut.
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.release.add_permits(1);
     read_until(&mut stream, "slow").await;

@@ -118,7 +118,6 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         begin_audit(entry: &AuditEntry) -> ();
         end_audit(tenant: TenantId, id: AuditId, target: Option<&str>, outcome: &AuditOutcome) -> ();
         list_audit(tenant: TenantId, filter: &AuditFilter, page: Page<AuditId>) -> Vec<AuditEntry>;
-        prune_audit(older_than: Timestamp, most: usize) -> usize;
         is_sealed() -> bool;
         mark_sealed() -> ();
         unsealed(newest: &str, after: Option<SealedRow>, most: usize) -> Vec<(SealedRow, TenantId, Kept)>;

@@ -123,12 +123,6 @@ pub trait TenantStore: Debug + Send + Sync + 'static {
         page: Page<AuditId>,
     ) -> Result<Vec<AuditEntry>, StoreError>;
 
-    /// Removes entries that are older, `most` at a time: how many.
-    ///
-    /// # Errors
-    /// The store is away.
-    async fn prune_audit(&self, older_than: Timestamp, most: usize) -> Result<usize, StoreError>;
-
     /// Whether secrets are encrypted when they are written. Not until [`Self::mark_sealed`] where the database is from before,
     /// as processes of that version cannot read encrypted ones.
     ///

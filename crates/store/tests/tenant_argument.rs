@@ -11,7 +11,6 @@ const OF_NONE: &[(&str, &str)] = &[
     ("key_by_hash", "gives the tenant"),
     ("list_tenants", "the operator's"),
     ("touch_keys", "keys that were found with their tenants; of all of them at once"),
-    ("prune_audit", "retention, of all tenants"),
     ("is_sealed", "of the database"),
     ("mark_sealed", "of the database"),
     ("unsealed", "of the database, and gives the tenants"),

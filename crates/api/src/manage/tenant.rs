@@ -3,16 +3,14 @@
 
 use std::num::NonZeroU32;
 
-use http::HeaderName;
 use serde_json::{Map, Value};
 use signalpost_core::{
     Secret, Tenant, TenantSpec,
-    signature::{Canonical, DigestEncoding, HmacScheme},
     tenant::{IngestSignature, Quotas},
 };
 
 use super::{
-    destination::DestinationDefaults,
+    destination::{DestinationDefaults, signatures::hmac},
     fields::{Fields, Violations, check_text},
 };
 use crate::{audit::MASK, problem::Problem};
@@ -140,7 +138,7 @@ fn read_ingest(fields: &mut Fields<'_>) -> Option<(IngestSignature, IngestSecret
         fields.wrong("scheme", "is required");
     }
     let is_hmac = fields.choice("scheme", &[("standard", false), ("hmac", true)]);
-    let signature = if is_hmac? { IngestSignature::Hmac(read_hmac(fields)?) } else { IngestSignature::Standard };
+    let signature = if is_hmac? { IngestSignature::Hmac(hmac(fields)?) } else { IngestSignature::Standard };
     if fields.value("secret").is_none() {
         fields.wrong("secret", "is required");
     }
@@ -149,27 +147,6 @@ fn read_ingest(fields: &mut Fields<'_>) -> Option<(IngestSignature, IngestSecret
         text => check_secret(&signature, text).map(|()| IngestSecret::Given(Secret::new(text))),
     })?;
     Some((signature, secret))
-}
-
-fn read_hmac(fields: &mut Fields<'_>) -> Option<HmacScheme> {
-    if fields.value("header").is_none() {
-        fields.wrong("header", "is required");
-    }
-    let header = fields.parsed("header", |text| {
-        let fits = text.len() <= 128 && HeaderName::from_bytes(text.as_bytes()).is_ok();
-        if fits { Ok(text.to_owned()) } else { Err("must be the name of a header") }
-    });
-    let prefix = fields.parsed("prefix", |text| {
-        let fits = text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits { Ok(text.to_owned()) } else { Err("may have at most 64 visible ASCII characters") }
-    });
-    let encoding = fields
-        .choice("encoding", &[("hex", DigestEncoding::Hex), ("base64", DigestEncoding::Base64)])
-        .unwrap_or_default();
-    let canonical = fields
-        .choice("canonical", &[("raw", Canonical::Raw), ("sorted_keys", Canonical::SortedKeys)])
-        .unwrap_or_default();
-    Some(HmacScheme { header: header?, prefix: prefix.unwrap_or_default(), encoding, canonical })
 }
 
 /// Whether a secret is one of that scheme.

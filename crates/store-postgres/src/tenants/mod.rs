@@ -120,10 +120,6 @@ impl TenantStore for PostgresStore {
         Ok(read!(self, reads, |connection| audit::list(connection, tenant, filter, page))?)
     }
 
-    async fn prune_audit(&self, older_than: Timestamp, most: usize) -> Result<usize, StoreError> {
-        Ok(transact!(self, |transaction| prune(transaction, older_than, most))?)
-    }
-
     async fn is_sealed(&self) -> Result<bool, StoreError> {
         Ok(read!(self, reads, |connection| sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM marks WHERE name = 'secrets_sealed')"

@@ -139,10 +139,6 @@ impl TenantStore for SqliteStore {
         self.read(move |connection| audit::list(connection, tenant, &filter, page)).await
     }
 
-    async fn prune_audit(&self, older_than: Timestamp, most: usize) -> Result<usize, StoreError> {
-        self.write(move |tx| prune(tx, older_than, most)).await
-    }
-
     /// Always: no other process reads this file, and an older one that comes later refuses its schema.
     async fn is_sealed(&self) -> Result<bool, StoreError> {
         Ok(true)

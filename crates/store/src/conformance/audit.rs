@@ -16,7 +16,6 @@ super::cases![
     an_entry_is_there_before_its_outcome,
     entries_are_filtered,
     entries_come_in_pages,
-    old_entries_are_pruned_in_chunks,
     retention_drops_old_entries,
 ];
 
@@ -120,15 +119,6 @@ async fn left(world: &World) -> Vec<signalpost_core::AuditId> {
         left.extend(found.into_iter().map(|entry| entry.id));
     }
     left
-}
-
-async fn old_entries_are_pruned_in_chunks(world: &World) {
-    let young = old_and_new(world).await;
-    let before = world.now().await - DAY * 10;
-    for pruned in [2, 2, 1, 0] {
-        assert_eq!(world.store.prune_audit(before, 2).await.unwrap(), pruned);
-    }
-    assert_eq!(left(world).await, [young]);
 }
 
 async fn retention_drops_old_entries(world: &World) {
