@@ -26,15 +26,15 @@ use signalpost_store::StoreError;
 
 use crate::{failure::Outcome, open};
 
-/// So many pages (8 MiB) are worth a checkpoint.
-const PART: i64 = 500;
+/// So many bytes are worth a checkpoint.
+const PART: i64 = 8 * 1024 * 1024;
 
-/// From so many pages on (47 MiB) the log shall begin again.
-const LONG: i64 = 3_000;
+/// From so many bytes on the log shall begin again.
+const LONG: i64 = 47 * 1024 * 1024;
 
-/// The most pages that the writer copies itself, for that; and an eighth of those by which the log is too long: the faster it
+/// The most bytes that the writer copies itself, for that; and an eighth of those by which the log is too long: the faster it
 /// grows, the more comes during a checkpoint.
-const REST: i64 = 64;
+const REST: i64 = 1024 * 1024;
 
 /// The length that the log gets ahead of its use: to flush what lies within a file is one write less than to make it longer.
 const LOG_BYTES: u64 = 64 * 1024 * 1024;
@@ -49,6 +49,8 @@ pub(crate) struct Checkpoints {
     /// It was woken, and has not finished. Written by both.
     busy: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    /// Bytes of a page.
+    page: i64,
 }
 
 impl Checkpoints {
@@ -56,6 +58,7 @@ impl Checkpoints {
     /// a process closes a file, it loses all of its locks on it.
     pub(crate) fn start(file: &Path, database: Arc<File>) -> Outcome<Self> {
         let connection = open::checkpointer(file)?;
+        let page = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
         let mut log = file.as_os_str().to_owned();
         log.push("-wal");
         let (wake, wakes) = mpsc::channel();
@@ -65,7 +68,7 @@ impl Checkpoints {
             .name("store-checkpoint".into())
             .spawn(move || work.run(&wakes))
             .map_err(|error| StoreError::Unavailable(format!("cannot start the checkpoints: {error}")))?;
-        Ok(Self { wake: Some(wake), busy, thread: Some(thread) })
+        Ok(Self { wake: Some(wake), busy, thread: Some(thread), page })
     }
 
     /// What the writer does on its connection when it has answered a group.
@@ -75,12 +78,12 @@ impl Checkpoints {
         }
         let look = || -> Outcome<()> {
             let Log { pages, copied } = checkpoint(writer, "NOOP")?;
-            let left = pages - copied;
-            if pages >= LONG && left <= REST + (pages - LONG) / 8 {
+            let (log, left) = (pages * self.page, (pages - copied) * self.page);
+            if log >= LONG && left <= REST + (log - LONG) / 8 {
                 if left > 0 {
                     checkpoint(writer, "PASSIVE")?;
                 }
-            } else if (left >= PART || pages >= LONG)
+            } else if (left >= PART || log >= LONG)
                 && let Some(wake) = &self.wake
             {
                 self.busy.store(true, Ordering::Release);

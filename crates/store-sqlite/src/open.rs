@@ -68,12 +68,14 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
     database(file)?;
     let mut connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    // The page size holds only in a file that is still empty. Sub-journals of savepoints stay in memory. Checkpoints are
-    // made elsewhere; the log keeps its length, as growing a file makes flushes dearer.
-    // What is deleted or replaced within a page is overwritten; pages that are freed, pages that rows were moved out of, and
-    // the log keep what was there until they are used again. Who must be sure rewrites the file: `SqliteStore::rewrite`.
+    // The page size holds only in a file that is still empty. A commit writes every page that it touched, of some ten b-trees:
+    // pages half as large as before cost a sixth less of a processor for each event (docs/performance.md). Sub-journals of
+    // savepoints stay in memory. Checkpoints are made elsewhere; the log keeps its length, as growing a file makes flushes
+    // dearer. What is deleted or replaced within a page is overwritten; pages that are freed, pages that rows were moved out
+    // of, and the log keep what was there until they are used again. Who must be sure rewrites the file:
+    // `SqliteStore::rewrite`.
     connection.execute_batch(
-        "PRAGMA page_size = 16384;
+        "PRAGMA page_size = 8192;
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA temp_store = MEMORY;

@@ -20,6 +20,13 @@ pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Ou
     let written = batch
         .iter()
         .map(|write| {
+            if let DeliveryWrite::Attempt { target, attempt, next: Next::Delivered } = write
+                && end_at_once(tx, target, attempt)?
+            {
+                record(tx, target, attempt)?;
+                tx.arrived(target.destination_id);
+                return Ok(Written::Done);
+            }
             let target = write.target();
             let stored = tx.delivery(target.delivery_id)?;
             let Some(stored) = stored.filter(|d| d.target.tenant_id == target.tenant_id && !d.state.is_final()) else {
@@ -94,6 +101,23 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
         DeliveryWrite::End { dead: Some(reason), .. } => bury(tx, stored, *reason, stored.attempts)?,
     }
     Ok(Written::Done)
+}
+
+/// Ends what most are: a delivery that the bus brought, delivered by its next attempt. False: it is not one.
+fn end_at_once(tx: &Tx<'_>, target: &Target, attempt: &Attempt) -> Outcome<bool> {
+    let ended = tx.execute(
+        "UPDATE deliveries SET state = ?3, attempts = ?4, ended_at = ?5
+         WHERE id = ?1 AND tenant_id = ?2 AND state = ?6 AND attempts = ?4 - 1 AND lane IS NULL",
+        params![
+            key(target.delivery_id),
+            key(target.tenant_id),
+            DeliveryState::Delivered as u8,
+            attempt.number,
+            tx.now.as_micros(),
+            DeliveryState::Queued as u8
+        ],
+    )?;
+    Ok(ended > 0)
 }
 
 /// Whether the one who parks knows how it stands. Not one who decided it before a request went out that is detached or
