@@ -258,7 +258,7 @@ async fn ask(
         match connection.ask(request).await {
             Ok(response) => return Ok((connection, response)),
             // It was closed while it was idle, which is no failure of the destination: the next one.
-            Err(Unanswered::Unsent(unsent, _)) => request = unsent,
+            Err(Unanswered::Unsent(unsent, _)) => request = *unsent,
             Err(Unanswered::Broken(error)) => return Err(error.into()),
         }
     }

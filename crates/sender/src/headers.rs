@@ -178,6 +178,9 @@ fn secret(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// Writes one value.
+type Writer<'a> = &'a dyn Fn(&mut Vec<u8>) -> io::Result<()>;
+
 /// All headers of a request but `content-length`, which the connection adds. `id` is the text of the event's id.
 pub(crate) fn build(outgoing: &Outgoing<'_>, plan: &Plan, id: String, body: &Body, entropy: &dyn Entropy) -> HeaderMap {
     let event = outgoing.event;
@@ -204,16 +207,16 @@ pub(crate) fn build(outgoing: &Outgoing<'_>, plan: &Plan, id: String, body: &Bod
     // One piece of memory for the rest.
     let mut text = Vec::with_capacity(128 + event.event_type.len());
     let mut ends = [0; 5];
-    let parts: [&dyn Fn(&mut Vec<u8>) -> io::Result<()>; 5] = [
+    let writers: [Writer<'_>; 5] = [
         &|text| write!(text, "{}", outgoing.at.as_secs()),
         &|text| text.write_all(event.event_type.as_bytes()),
         &|text| write!(text, "{}", outgoing.delivery_id),
         &|text| write!(text, "{}", outgoing.attempt),
         &|text| text.write_all(&traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy)),
     ];
-    for (end, part) in ends.iter_mut().zip(parts) {
+    for (end, write) in ends.iter_mut().zip(writers) {
         // Memory takes everything.
-        let _always = part(&mut text);
+        let _always = write(&mut text);
         *end = text.len();
     }
     let text = Bytes::from(text);

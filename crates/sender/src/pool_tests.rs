@@ -280,6 +280,24 @@ async fn an_idle_connection_is_closed_in_time_without_traffic() {
 }
 
 #[tokio::test]
+async fn what_its_server_closes_is_closed_long_before_its_time() {
+    let (over, mut ends) = mpsc::unbounded_channel();
+    let address = serve(move |mut stream, _| {
+        let over = over.clone();
+        async move {
+            reply(&mut stream).await;
+            stream.shutdown().await.unwrap();
+            over.send(stream.read(&mut [0]).await.unwrap()).unwrap();
+        }
+    })
+    .await;
+    // Swept every two seconds; over after six, at the earliest.
+    let sender = keeping(128, Duration::from_secs(8));
+    assert_eq!(send(&sender, &destination(&format!("http://{address}/"))).await.answer, ok());
+    assert_eq!(tokio::time::timeout(Duration::from_millis(5500), ends.recv()).await, Ok(Some(0)));
+}
+
+#[tokio::test]
 async fn a_connection_that_is_used_is_not_idle() {
     let (address, mut requests, _ends) = telling(always(EMPTY)).await;
     let (clock, idle_timeout) = (SystemClock::new(), Duration::from_secs(2));

@@ -31,7 +31,7 @@ pub(crate) struct Connection {
 /// Why there is no response.
 pub(crate) enum Unanswered {
     /// The connection ended before a byte of the request was written.
-    Unsent(Request<Full<Bytes>>, hyper::Error),
+    Unsent(Box<Request<Full<Bytes>>>, hyper::Error),
     /// It ended after that.
     Broken(hyper::Error),
 }
@@ -52,7 +52,7 @@ impl Connection {
             response.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         });
         response.await.map_err(|mut error: TrySendError<_>| match error.take_message() {
-            Some(request) => Unanswered::Unsent(request, error.into_error()),
+            Some(request) => Unanswered::Unsent(Box::new(request), error.into_error()),
             None => Unanswered::Broken(error.into_error()),
         })
     }
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// After a response: whether another request may follow. Wakes nobody from now on: the task that drove it would be kept by it.
+    /// Between two requests: whether another one may follow. Wakes nobody from now on: the task that drove it would be kept by it.
     pub(super) fn settle(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.requests.is_ready()

@@ -60,12 +60,13 @@ impl Host {
         }
     }
 
-    /// Closes what has been idle for long enough. Whether any connection is left.
+    /// Closes what has been idle for long enough, and what its server has closed. Whether any connection is left.
     pub(super) fn sweep(&self) -> bool {
         let now = self.pool.turn();
         let mut idle = self.list();
         let old = idle.partition_point(|idle| now.saturating_sub(idle.since) >= u64::from(TURNS));
         let old: Vec<_> = idle.drain(..old).collect();
+        idle.retain_mut(|idle| idle.connection.settle());
         let left = !idle.is_empty();
         drop(idle);
         for idle in old {

@@ -2,10 +2,10 @@
 //!
 //! A connection belongs to the request that it carries: it is driven within that request's future, so there is no task per connection and no
 //! wake-up between two tasks per request, and whoever drops a request closes its connection. Between requests it lies in the list of its host
-//! ([`Host`]) and nobody looks at it: whether its server has closed it shows when it is taken out ([`Connection::ask`]).
+//! ([`Host`]) and nobody waits on it: whether its server has closed it shows when it is taken out ([`Connection::ask`]), or to the sweep.
 //!
 //! Every host has a list of its own, so none takes places from another. How long a connection lies there is counted in quarters of the time that
-//! it may: by one task, which runs only while any connection is idle, so that no request reads a clock for it.
+//! it may: by one task, the sweep, which runs only while any connection is idle, so that no request reads a clock for it.
 
 mod connection;
 mod host;
@@ -88,12 +88,17 @@ impl Shared {
         }
     }
 
-    /// Closes what has been idle for long enough. Whether any connection is left.
+    /// Closes what has been idle for long enough, and what its server has closed. Whether any connection is left.
     fn sweep(&self) -> bool {
         self.turn.fetch_add(1, Ordering::Relaxed);
         // Without the lock: a host that is dropped here takes it.
         let hosts: Vec<_> = self.hosts().values().filter_map(Weak::upgrade).collect();
-        hosts.iter().fold(false, |any, host| host.sweep() || any)
+        hosts.iter().filter(|host| host.sweep()).count() > 0
+    }
+
+    fn any_idle(&self) -> bool {
+        let hosts: Vec<_> = self.hosts().values().filter_map(Weak::upgrade).collect();
+        hosts.iter().any(|host| host.idle_connections() > 0)
     }
 }
 
@@ -121,13 +126,6 @@ async fn sweep(mut sweeping: Sweeping, pause: Duration) {
             return;
         }
         sweeping = Sweeping(Arc::downgrade(&shared));
-    }
-}
-
-impl Shared {
-    fn any_idle(&self) -> bool {
-        let hosts: Vec<_> = self.hosts().values().filter_map(Weak::upgrade).collect();
-        hosts.iter().any(|host| host.idle_connections() > 0)
     }
 }
 
