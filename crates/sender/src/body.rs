@@ -1,11 +1,11 @@
 //! The body of a request, in one of three shapes. `data` is copied in as it was posted, byte for byte, never parsed.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io::Write as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::Value;
-use signalpost_core::{Event, destination::BodyFormat, event};
+use signalpost_core::{Event, Timestamp, destination::BodyFormat, event};
 
 /// A body and its content type.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,26 +18,31 @@ pub struct Body {
 
 /// Builds the body of an event. The same on every attempt.
 pub fn build(event: &Event, format: BodyFormat) -> Body {
+    with_id(event, &event.id.to_string(), format)
+}
+
+/// The same for who has the text of the event's id already.
+pub(crate) fn with_id(event: &Event, id: &str, format: BodyFormat) -> Body {
     match format {
-        BodyFormat::Standard => Body { content_type: Cow::Borrowed(event::JSON), bytes: standard(event) },
+        BodyFormat::Standard => Body { content_type: Cow::Borrowed(event::JSON), bytes: standard(event, id) },
         BodyFormat::Data => {
             let content_type =
                 event.meta.content_type.clone().map_or(Cow::Borrowed(event::JSON), |content_type| content_type.into());
             Body { content_type, bytes: event.data.clone() }
         }
         BodyFormat::Cloudevents => {
-            Body { content_type: Cow::Borrowed("application/cloudevents+json"), bytes: cloud_event(event) }
+            Body { content_type: Cow::Borrowed("application/cloudevents+json"), bytes: cloud_event(event, id) }
         }
     }
 }
 
 /// `{"id","type","timestamp","data"}` of Standard Webhooks, with what else the producer gave. What is not JSON comes as
 /// `data_base64` with its `content_type`, as it was posted.
-fn standard(event: &Event) -> Bytes {
-    let mut object = Object::with_capacity(event.data.len() + 256);
-    object.text("id", &event.id.to_string());
+fn standard(event: &Event, id: &str) -> Bytes {
+    let mut object = Object::of(event);
+    object.text("id", id);
     object.text("type", &event.event_type);
-    object.text("timestamp", &event.meta.occurred_at.unwrap_or_else(|| event.created_at()).to_string());
+    object.time("timestamp", event.meta.occurred_at.unwrap_or_else(|| event.created_at()));
     object.optional("uid", event.uid.as_deref());
     object.optional("source", event.source.as_deref());
     if !event.meta.labels.is_empty() {
@@ -56,16 +61,16 @@ fn standard(event: &Event) -> Bytes {
 
 /// Structured CloudEvents 1.0 JSON. `id` and `source` are the producer's where given, so that one that came as a
 /// CloudEvent leaves as the same one.
-fn cloud_event(event: &Event) -> Bytes {
-    let mut object = Object::with_capacity(event.data.len() + 256);
+fn cloud_event(event: &Event, id: &str) -> Bytes {
+    let mut object = Object::of(event);
     object.text("specversion", "1.0");
     match &event.uid {
         Some(uid) => object.text("id", uid),
-        None => object.text("id", &event.id.to_string()),
+        None => object.text("id", id),
     }
     object.text("source", event.source.as_deref().unwrap_or("signalpost"));
     object.text("type", &event.event_type);
-    object.text("time", &event.meta.occurred_at.unwrap_or_else(|| event.created_at()).to_string());
+    object.time("time", event.meta.occurred_at.unwrap_or_else(|| event.created_at()));
     object.optional("partitionkey", event.meta.ordering_key.as_deref());
     for (name, value) in &event.meta.extensions {
         if !TAKEN.contains(&name.as_str()) {
@@ -85,6 +90,14 @@ const TAKEN: [&str; 9] =
 struct Object(Vec<u8>);
 
 impl Object {
+    /// With room for the whole of a usual event, so that its data is copied once.
+    fn of(event: &Event) -> Self {
+        let data =
+            if has_json(event) { event.data.len() } else { base64::encoded_len(event.data.len(), true).unwrap_or(0) };
+        let texts = [&event.uid, &event.source].into_iter().flatten().map(String::len).sum::<usize>();
+        Self::with_capacity(data + texts + event.event_type.len() + 256)
+    }
+
     fn with_capacity(bytes: usize) -> Self {
         let mut text = Vec::with_capacity(bytes);
         text.push(b'{');
@@ -104,6 +117,12 @@ impl Object {
         write_text(&mut self.0, value);
     }
 
+    fn time(&mut self, name: &str, time: Timestamp) {
+        self.key(name);
+        // Memory takes everything.
+        let _always = write!(self.0, "\"{time}\"");
+    }
+
     fn optional(&mut self, name: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(name, value);
@@ -120,7 +139,7 @@ impl Object {
     }
 
     fn data(&mut self, event: &Event) {
-        if event.meta.content_type.as_deref().is_none_or(event::is_json) {
+        if has_json(event) {
             self.key("data");
             self.raw(&event.data);
         } else {
@@ -134,6 +153,10 @@ impl Object {
         self.0.push(b'}');
         self.0
     }
+}
+
+fn has_json(event: &Event) -> bool {
+    event.meta.content_type.as_deref().is_none_or(event::is_json)
 }
 
 fn write_text(to: &mut Vec<u8>, text: &str) {
@@ -150,7 +173,7 @@ fn write_text(to: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use signalpost_core::{EventId, EventMeta, TenantId, Timestamp};
+    use signalpost_core::{EventId, EventMeta, TenantId};
 
     use super::*;
 

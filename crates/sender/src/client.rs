@@ -3,31 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper_rustls::HttpsConnectorBuilder;
 use signalpost_core::{Clock, DeliveryId, Destination, Entropy, Event, Timestamp, classify::Answer, destination};
 use signalpost_vault::KeyRing;
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
 use crate::{
     EgressPolicy, EgressProxy, ExtraRoots, UrlDenied, body,
     failure::{Failure, explain},
     headers,
+    plan::{NoPlan, Plan, Plans},
+    pool::{Connection, Host, Pool, Unanswered},
     proxy::Way,
     resolver::{self, Resolver},
     retry_after,
-    secrets::{NoSecrets, Opened, Secrets},
+    secrets::NoSecrets,
 };
 
 /// At most so much of a response is read; then the connection is given up.
-const READ_BYTES: usize = 16 * 1024;
+pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// At most so much of a response's body is kept.
 const KEPT_BYTES: usize = 4 * 1024;
 
@@ -103,26 +100,28 @@ pub struct Exchange {
     pub duration: Duration,
 }
 
-type HttpClient = Client<HttpsConnector<Way>, Full<Bytes>>;
-
 /// A request that is about to be made.
-struct Prepared<'a> {
-    client: &'a HttpClient,
+struct Prepared {
+    plan: Arc<Plan>,
     request: Request<Full<Bytes>>,
-    secrets: Arc<Opened>,
 }
+
+/// What has arrived of a response.
+#[derive(Default)]
+struct Arrived {
+    /// Status code and `Retry-After`.
+    head: Option<(u16, Option<Duration>)>,
+    excerpt: Vec<u8>,
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Talks to destinations. Share it in an `Arc`: it holds the pools of connections.
 #[derive(Debug)]
 pub struct Sender {
-    egress: Arc<EgressPolicy>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
-    secrets: Secrets,
-    /// For `https:`. The two differ in what their resolver lets through.
-    tls: HttpClient,
-    /// For `http:`.
-    plain: HttpClient,
+    plans: Plans,
 }
 
 impl Sender {
@@ -141,45 +140,30 @@ impl Sender {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
         let tls = tls.with_root_certificates(extra_roots.with_the_webs()?).with_no_client_auth();
-        let build = |resolver: Resolver| {
-            let connector = HttpsConnectorBuilder::new()
+        let connector = |resolver: Resolver| {
+            HttpsConnectorBuilder::new()
                 .with_tls_config(tls.clone())
                 .https_or_http()
                 .enable_http1()
-                .wrap_connector(Way::new(resolver, proxy.as_ref()));
-            Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(idle_timeout)
-                .pool_max_idle_per_host(max_idle_per_host)
-                .http1_max_buf_size(READ_BYTES)
-                // A connection that was closed while it was idle, noticed before a byte of the request was written, is no
-                // failure of the destination: the request goes out on another one.
-                .retry_canceled_requests(true)
-                .build(connector)
+                .wrap_connector(Way::new(resolver, proxy.as_ref()))
         };
         let resolver = Resolver::new(Arc::clone(&egress), Arc::clone(&clock), source);
-        Ok(Self {
-            plain: build(resolver.plain()),
-            tls: build(resolver),
-            egress,
-            clock,
-            entropy,
-            secrets: Secrets::new(vault),
-        })
+        let plain = connector(resolver.plain());
+        let pool = Pool::new(max_idle_per_host, idle_timeout);
+        Ok(Self { clock, entropy, plans: Plans::new(egress, vault, pool, connector(resolver), plain) })
     }
 
     /// What it may reach.
     pub fn egress(&self) -> &EgressPolicy {
-        &self.egress
+        &self.plans.egress
     }
 
     /// The keys of secrets at rest.
     pub const fn vault(&self) -> &Arc<KeyRing> {
-        self.secrets.vault()
+        &self.plans.vault
     }
 
-    /// Makes one request. Never fails: every failure is an answer.
+    /// Makes one request. Never fails: every failure is an answer. Dropped before its end, it closes its connection.
     pub async fn send(&self, outgoing: &Outgoing<'_>) -> Exchange {
         let started = self.clock.elapsed();
         let deadline = Instant::now() + outgoing.destination.spec.timeout();
@@ -192,23 +176,24 @@ impl Sender {
     }
 
     /// Everything before the first byte.
-    fn prepare(&self, outgoing: &Outgoing<'_>) -> Result<Prepared<'_>, Exchange> {
+    fn prepare(&self, outgoing: &Outgoing<'_>) -> Result<Prepared, Exchange> {
         let destination = outgoing.destination;
         let spec = &destination.spec;
-        let url = self.egress.check_url(&spec.url).map_err(|error| denied(&error))?;
-        let uri = uri_of(&url).ok_or_else(|| broken("the URL cannot be used"))?;
-        let secrets = self.secrets.of(destination).map_err(|error| match error {
-            NoSecrets::Closed(error) => {
+        let plan = self.plans.of(destination).map_err(|error| match error {
+            NoPlan::Denied(error) => denied(&error),
+            NoPlan::Unusable => broken("the URL cannot be used"),
+            NoPlan::Secrets(NoSecrets::Closed(error)) => {
                 tracing::error!(destination.id = %destination.id, %error, "the secrets of a destination cannot be read");
                 broken("the signing secret cannot be read")
             }
-            NoSecrets::Unfit(error) => {
+            NoPlan::Secrets(NoSecrets::Unfit(error)) => {
                 tracing::warn!(destination.id = %destination.id, %error, "the secret of a destination cannot sign");
                 broken("the signing secret is not valid")
             }
         })?;
-        let body = body::build(outgoing.event, spec.body_format);
-        let headers = headers::build(outgoing, &secrets, &body, &*self.entropy);
+        let id = outgoing.event.id.to_string();
+        let body = body::with_id(outgoing.event, &id, spec.body_format);
+        let headers = headers::build(outgoing, &plan, id, &body, &*self.entropy);
         let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         if bytes > HEADER_BYTES {
             return Err(broken("the headers of the request are too large"));
@@ -219,24 +204,25 @@ impl Sender {
             destination::Method::Put => Method::PUT,
             destination::Method::Patch => Method::PATCH,
         };
-        *request.uri_mut() = uri;
+        *request.uri_mut() = plan.target.clone();
         *request.headers_mut() = headers;
-        Ok(Prepared { client: if url.scheme() == "https" { &self.tls } else { &self.plain }, request, secrets })
+        Ok(Prepared { plan, request })
     }
 
-    async fn exchange(&self, prepared: Prepared<'_>, deadline: Instant, outgoing: &Outgoing<'_>) -> Exchange {
-        let Prepared { client, request, secrets } = prepared;
-        let response = match timeout_at(deadline, client.request(request)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(&error),
-            Err(_) => return timed_out(outgoing),
+    async fn exchange(&self, prepared: Prepared, deadline: Instant, outgoing: &Outgoing<'_>) -> Exchange {
+        let Prepared { plan, request } = prepared;
+        let scrubber = &plan.opened.scrubber;
+        let mut arrived = Arrived::default();
+        let most = KEPT_BYTES + scrubber.longest();
+        let ended = timeout_at(deadline, self.carry(&plan.host, request, &mut arrived, most)).await;
+        let Arrived { head, mut excerpt } = arrived;
+        let Some((code, retry_after)) = head else {
+            return match ended {
+                Ok(Err(error)) => failed(&*error),
+                Ok(Ok(())) | Err(_) => timed_out(outgoing),
+            };
         };
-        let code = response.status().as_u16();
-        let retry_after = retry_after::read(response.headers(), self.clock.now());
-        let mut excerpt = Vec::new();
-        let most = KEPT_BYTES + secrets.scrubber.longest();
-        let ended = timeout_at(deadline, read(response, &mut excerpt, most)).await;
-        secrets.scrubber.scrub(&mut excerpt);
+        scrubber.scrub(&mut excerpt);
         excerpt.truncate(KEPT_BYTES);
         let exchange = match ended {
             Ok(Ok(())) => Exchange { answer: Answer::Status { code, retry_after }, error: None, ..broken("") },
@@ -245,29 +231,66 @@ impl Sender {
         };
         Exchange { status_code: Some(code), response_excerpt: excerpt.into(), ..exchange }
     }
+
+    /// Brings the request there and the response back.
+    async fn carry(
+        &self,
+        host: &Host,
+        request: Request<Full<Bytes>>,
+        arrived: &mut Arrived,
+        most: usize,
+    ) -> Result<(), BoxError> {
+        let (mut connection, response) = ask(host, request).await?;
+        arrived.head = Some((response.status().as_u16(), retry_after::read(response.headers(), || self.clock.now())));
+        if read(&mut connection, response.into_body(), &mut arrived.excerpt, most).await? {
+            host.keep(connection);
+        }
+        Ok(())
+    }
 }
 
-/// Reads a body to its end or to the bound, whichever comes first; keeps `most` bytes of it. What is not read to its end takes
-/// its connection with it.
-async fn read(response: Response<Incoming>, kept: &mut Vec<u8>, most: usize) -> Result<(), hyper::Error> {
-    let mut body = response.into_body();
+/// Sends a request over a connection that is idle, or over a new one.
+async fn ask(
+    host: &Host,
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Box<Connection>, Response<Incoming>), BoxError> {
+    while let Some(mut connection) = host.idle() {
+        match connection.ask(request).await {
+            Ok(response) => return Ok((connection, response)),
+            // It was closed while it was idle, which is no failure of the destination: the next one.
+            Err(Unanswered::Unsent(unsent, _)) => request = *unsent,
+            Err(Unanswered::Broken(error)) => return Err(error.into()),
+        }
+    }
+    // On the heap: it is large and seldom.
+    let mut connection = Box::pin(host.connect()).await?;
+    match connection.ask(request).await {
+        Ok(response) => Ok((connection, response)),
+        Err(Unanswered::Unsent(_, error) | Unanswered::Broken(error)) => Err(error.into()),
+    }
+}
+
+/// Reads a body to its end or to the bound, whichever comes first; keeps `most` bytes of it. Whether it was read to its end: what is not
+/// takes its connection with it.
+async fn read(
+    connection: &mut Connection,
+    mut body: Incoming,
+    kept: &mut Vec<u8>,
+    most: usize,
+) -> Result<bool, hyper::Error> {
     let mut seen = 0;
-    while seen < READ_BYTES
-        && let Some(frame) = body.frame().await
-    {
+    while !body.is_end_stream() {
+        if seen >= READ_BYTES {
+            return Ok(false);
+        }
+        let Some(frame) = connection.frame(&mut body).await else { break };
         if let Ok(data) = frame?.into_data() {
             seen += data.len();
             let room = most.saturating_sub(kept.len());
             kept.extend_from_slice(&data[..data.len().min(room)]);
         }
     }
-    Ok(())
-}
-
-fn uri_of(url: &Url) -> Option<Uri> {
-    // `Uri` has no place for a fragment, and none is ever sent.
-    let text = url.as_str();
-    text.split_once('#').map_or(text, |(before, _)| before).parse().ok()
+    Ok(true)
 }
 
 fn broken(text: &str) -> Exchange {

@@ -490,3 +490,6 @@ async fn tls_is_checked_against_the_roots() {
 
 #[path = "proxy_tests.rs"]
 mod proxy;
+
+#[path = "pool_tests.rs"]
+mod pool;

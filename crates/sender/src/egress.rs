@@ -1,7 +1,7 @@
 //! The egress guard: which URLs and addresses deliveries may reach.
 //!
-//! Two gates. The text of a URL is judged when it is set and again before every request. Addresses are judged at every
-//! connection, by the resolver that the connector asks: what it gives is what is connected to, so a name cannot be
+//! Two gates. The text of a URL is judged when it is set and again before it is sent to: once per process and text, as the policy never changes within one.
+//! Addresses are judged at every connection, by the resolver that the connector asks: what it gives is what is connected to, so a name cannot be
 //! rebound between the check and the connection.
 //!
 //! Not protected against: an operator who allows too much, and a host on the public internet that relays inward.

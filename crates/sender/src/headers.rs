@@ -1,14 +1,18 @@
 //! The headers of a request to a destination, and which ones its owner may set.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    io::{self, Write as _},
+};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, InvalidHeaderValue, USER_AGENT},
 };
-use signalpost_core::Entropy;
+use signalpost_core::{Entropy, secret::Secret};
 
-use crate::{Outgoing, body::Body, secrets::Opened, traceparent};
+use crate::{Outgoing, body::Body, plan::Plan, traceparent};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -145,38 +149,88 @@ pub(crate) fn literals(value: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// All headers of a request but those that the connection needs (`host`, `content-length`).
-pub(crate) fn build(outgoing: &Outgoing<'_>, secrets: &Opened, body: &Body, entropy: &dyn Entropy) -> HeaderMap {
-    let event = outgoing.event;
-    let id = event.id.to_string();
-    let trace = traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy);
+/// The value of a header of a destination.
+pub(crate) enum Template {
+    /// The same in every request.
+    Fixed(HeaderValue),
+    /// With placeholders.
+    Filled(Secret),
+}
 
-    let mut headers = HeaderMap::with_capacity(16 + secrets.headers.len());
-    for (name, value) in &secrets.headers {
+impl Template {
+    /// None where no header may hold it, which is refused when it is set.
+    pub(crate) fn new(value: Secret) -> Option<Self> {
+        if value.reveal().contains('{') { Some(Self::Filled(value)) } else { secret(value.reveal()).map(Self::Fixed) }
+    }
+
+    fn value(&self, outgoing: &Outgoing<'_>) -> Option<HeaderValue> {
+        match self {
+            Self::Fixed(value) => Some(value.clone()),
+            Self::Filled(text) => secret(&fill(text.reveal(), outgoing)),
+        }
+    }
+}
+
+/// A value that is not shown.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Writes one value.
+type Writer<'a> = &'a dyn Fn(&mut Vec<u8>) -> io::Result<()>;
+
+/// All headers of a request but `content-length`, which the connection adds. `id` is the text of the event's id.
+pub(crate) fn build(outgoing: &Outgoing<'_>, plan: &Plan, id: String, body: &Body, entropy: &dyn Entropy) -> HeaderMap {
+    let event = outgoing.event;
+    let mut headers = HeaderMap::with_capacity(16 + plan.opened.headers.len());
+    headers.insert(HOST, plan.authority.clone());
+    for (name, template) in &plan.opened.headers {
         // What the owner may not set was refused when it was set; ours come after and win.
-        if let Ok(mut value) = HeaderValue::from_str(&fill(value.reveal(), outgoing)) {
-            value.set_sensitive(true);
+        if let Some(value) = template.value(outgoing) {
             headers.insert(name, value);
         }
     }
-    if let Some((name, value)) = &secrets.auth {
+    if let Some((name, value)) = &plan.opened.auth {
         headers.insert(name, value.clone());
     }
-    secrets.signers.sign(&mut headers, &id, outgoing.at, &body.bytes);
+    plan.opened.signers.sign(&mut headers, &id, outgoing.at, &body.bytes);
     headers.insert(USER_AGENT, AGENT);
-    insert(&mut headers, CONTENT_TYPE, &body.content_type);
-    insert(&mut headers, WEBHOOK_ID, &id);
-    headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(outgoing.at.as_secs()));
-    insert(&mut headers, EVENT_TYPE, &event.event_type);
-    insert(&mut headers, DELIVERY_ID, &outgoing.delivery_id.to_string());
-    headers.insert(ATTEMPT, HeaderValue::from(outgoing.attempt));
-    insert(&mut headers, TRACEPARENT, &trace);
+    let content_type = match &body.content_type {
+        Cow::Borrowed(text) => Ok(HeaderValue::from_static(text)),
+        Cow::Owned(text) => HeaderValue::from_str(text),
+    };
+    insert(&mut headers, CONTENT_TYPE, content_type);
+    insert(&mut headers, WEBHOOK_ID, HeaderValue::try_from(id));
+
+    // One piece of memory for the rest.
+    let mut text = Vec::with_capacity(128 + event.event_type.len());
+    let mut ends = [0; 5];
+    let writers: [Writer<'_>; 5] = [
+        &|text| write!(text, "{}", outgoing.at.as_secs()),
+        &|text| text.write_all(event.event_type.as_bytes()),
+        &|text| write!(text, "{}", outgoing.delivery_id),
+        &|text| write!(text, "{}", outgoing.attempt),
+        &|text| text.write_all(&traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy)),
+    ];
+    for (end, write) in ends.iter_mut().zip(writers) {
+        // Memory takes everything.
+        let _always = write(&mut text);
+        *end = text.len();
+    }
+    let text = Bytes::from(text);
+    let mut start = 0;
+    for (name, end) in [WEBHOOK_TIMESTAMP, EVENT_TYPE, DELIVERY_ID, ATTEMPT, TRACEPARENT].into_iter().zip(ends) {
+        insert(&mut headers, name, HeaderValue::from_maybe_shared(text.slice(start..end)));
+        start = end;
+    }
     headers
 }
 
-/// Sets a header. A value that no header may hold (a control character in a producer's uid) leaves it out.
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
+/// Sets a header. A value that no header may hold (a control character in a producer's content type) leaves it out.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: Result<HeaderValue, InvalidHeaderValue>) {
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }

@@ -1,8 +1,9 @@
 //! The HTTP client that talks to destinations. The only code of Signalpost that opens connections to them.
 //!
-//! The way of a request: [`EgressPolicy::check_url`] judges the URL's text (again, at every send) → the body is built
-//! once ([`body`]) → headers and signatures ([`headers`], [`signatures`]) → a pooled connection, whose resolver gives only addresses
-//! that the policy allows (`resolver`), made directly or through the operator's proxy (`proxy`) → the answer, bounded in time and size (`client`) → an [`Exchange`].
+//! The way of a request: what requests to a destination have in common (`plan`), first of all the URL's text, which
+//! [`EgressPolicy::check_url`] judged → the body is built once ([`body`]) → headers and signatures ([`headers`], [`signatures`]) → a connection
+//! that lies idle or a new one (`pool`), whose resolver gives only addresses that the policy allows (`resolver`), made directly or through the operator's
+//! proxy (`proxy`) → the answer, bounded in time and size (`client`) → an [`Exchange`].
 //!
 //! What it does not do: follow redirects, retry an attempt, judge what an answer means
 //! ([`signalpost_core::classify`] does), or record anything.
@@ -13,6 +14,8 @@ mod client;
 mod egress;
 mod failure;
 pub mod headers;
+mod plan;
+mod pool;
 mod proxy;
 mod resolver;
 mod retry_after;

@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::{HeaderMap, header::RETRY_AFTER};
 use signalpost_core::Timestamp;
 
-/// How long a response asks to wait, from `now`. A date that has passed is zero; anything else that is no answer is None.
-pub(crate) fn read(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// How long a response asks to wait, from `now` (which is asked for where a response says). A date that has passed is zero; anything else that is no answer is None.
+pub(crate) fn read(headers: &HeaderMap, now: impl FnOnce() -> Timestamp) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than a u64 holds: as long as can be.
@@ -14,7 +14,7 @@ pub(crate) fn read(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
     let date = Timestamp::from_micros(i64::try_from(date.as_micros()).ok()?);
-    Some(date.since(now))
+    Some(date.since(now()))
 }
 
 #[cfg(test)]
@@ -37,8 +37,8 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, value.parse().unwrap());
-            assert_eq!(read(&headers, now), expected.map(Duration::from_secs), "{value}");
+            assert_eq!(read(&headers, || now), expected.map(Duration::from_secs), "{value}");
         }
-        assert_eq!(read(&HeaderMap::new(), now), None);
+        assert_eq!(read(&HeaderMap::new(), || now), None);
     }
 }

@@ -136,15 +136,13 @@ impl Signers {
             }
         }
         let active = self.standard.iter().filter(|(_, until)| until.is_none_or(|until| until > now));
-        let signatures: Vec<String> = active
-            .map(|(key, _)| match key {
-                Standard::Symmetric(secret) => secret.sign(id, now.as_secs(), body),
-                Standard::Ed25519(key) => key.sign(id, now.as_secs(), body),
-            })
-            .collect();
-        if !signatures.is_empty()
-            && let Ok(value) = HeaderValue::try_from(signatures.join(" "))
-        {
+        let signatures = active.map(|(key, _)| match key {
+            Standard::Symmetric(secret) => secret.sign(id, now.as_secs(), body),
+            Standard::Ed25519(key) => key.sign(id, now.as_secs(), body),
+        });
+        // Nearly always there is one, which becomes the value as it is.
+        let all = signatures.reduce(|all, signature| all + " " + &signature);
+        if let Some(value) = all.and_then(|all| HeaderValue::try_from(all).ok()) {
             headers.insert(WEBHOOK_SIGNATURE, value);
         }
     }

@@ -2,16 +2,34 @@
 
 use signalpost_core::{Entropy, EventId};
 
+/// `00-`, 32 digits of the trace, 16 of the span and two of flags, with `-` between them.
+pub(crate) type Header = [u8; 55];
+
 /// The header of one attempt: the event's trace with a span of its own. Without a usable one, the event's id is the trace,
 /// so that all its attempts are in one; not sampled, as nobody asked.
-pub(crate) fn for_attempt(of_event: Option<&str>, event_id: EventId, entropy: &dyn Entropy) -> String {
+pub(crate) fn for_attempt(of_event: Option<&str>, event_id: EventId, entropy: &dyn Entropy) -> Header {
     let mut span = [0; 8];
     entropy.fill(&mut span);
     // A span id of zeros is not valid.
     let span = u64::from_be_bytes(span).max(1);
+    let mut header = *b"00-00000000000000000000000000000000-0000000000000000-00";
     match of_event.and_then(parts) {
-        Some((trace, flags)) => format!("00-{trace}-{span:016x}-{flags}"),
-        None => format!("00-{:032x}-{span:016x}-00", event_id.uuid().as_u128()),
+        Some((trace, flags)) => {
+            header[3..35].copy_from_slice(trace.as_bytes());
+            header[53..].copy_from_slice(flags.as_bytes());
+        }
+        None => write_hex(&mut header[3..35], event_id.uuid().as_bytes()),
+    }
+    write_hex(&mut header[36..52], &span.to_be_bytes());
+    header
+}
+
+/// Two digits for each byte.
+fn write_hex(to: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in to.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
 }
 
@@ -49,7 +67,8 @@ mod tests {
     }
 
     fn of(header: Option<&str>) -> String {
-        for_attempt(header, EventId::from_parts(Timestamp::from_millis(1), [1; 10]), &Nines)
+        let header = for_attempt(header, EventId::from_parts(Timestamp::from_millis(1), [1; 10]), &Nines);
+        String::from_utf8(header.to_vec()).unwrap()
     }
 
     #[test]
