@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicU32},
+    sync::Arc,
 };
 
 use signalpost_bus::{BusError, Consumer};
@@ -42,9 +42,9 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
     let mut owner = [0; 8];
     parts.entropy.fill(&mut owner);
     let owner = Owner::from_le_bytes(owner);
-    let alive = Arc::new(AtomicU32::new(1));
+    let alive = heartbeat::Alive::new(&parts.clock);
     let heart =
-        tokio::spawn(heartbeat::beat(Arc::clone(&parts.store), Arc::clone(&parts.limits), owner, Arc::clone(&alive)));
+        tokio::spawn(heartbeat::beat(Arc::clone(&parts.store), Arc::clone(&parts.limits), owner, alive.clone()));
     let context = Arc::new(Context {
         store: parts.store,
         limits: Arc::clone(&parts.limits),
