@@ -9,7 +9,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,10 +17,10 @@ use std::{
 
 use futures::FutureExt as _;
 use signalpost_core::Clock;
-use signalpost_runtime::batcher::{Batcher, Entry, Rejected};
+use signalpost_runtime::batcher::{Batcher, Entry, Intake, Rejected};
 use signalpost_store::{
     DispatchStore, HANDOVER_LEASE, StoreError,
-    dispatch::{DeliveryWrite, Written},
+    dispatch::{DeliveryWrite, WriteReport, Written},
 };
 use signalpost_telemetry::names;
 use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
@@ -54,7 +54,15 @@ struct Outcome {
     until: Option<Duration>,
 }
 
-type Waiting = Entry<Outcome, Option<Written>>;
+/// What is done with what waits.
+enum Taken {
+    /// Nothing yet.
+    Waiting(Intake<Outcome, Option<Written>>),
+    /// It is being written.
+    Batch { entries: Vec<Entry<Outcome, Option<Written>>>, writes: Arc<[DeliveryWrite]>, places: Vec<usize> },
+    /// Nothing is to be done any more.
+    Away,
+}
 
 /// The writing side. Cloning gives another handle of the same.
 #[derive(Clone)]
@@ -86,12 +94,12 @@ impl Writer {
         let state = Arc::clone(&oldest);
         let writing = Writing { store, clock: Arc::clone(&clock), signals, takes_over: Arc::clone(&takes_over) };
         let writing = Arc::new(writing);
-        let (batcher, task) = Batcher::start(CAPACITY, most, move |batch: Vec<Waiting>| {
+        let (batcher, task) = Batcher::start_late(CAPACITY, move |intake: Intake<Outcome, Option<Written>>| {
             let (writing, oldest) = (Arc::clone(&writing), Arc::clone(&state));
             async move {
                 // Entries come in the order of time, so the first one is the oldest.
-                oldest.set(batch.first().map(|entry| entry.item.since));
-                writing.batch(batch).await;
+                oldest.set(intake.look_at_first(|outcome| outcome.since));
+                writing.batch(intake, most).await;
                 oldest.set(None);
             }
         });
@@ -133,65 +141,109 @@ impl Writer {
 }
 
 impl Writing {
-    async fn batch(&self, batch: Vec<Waiting>) {
+    /// Writes what waits when its turn has come.
+    async fn batch(self: &Arc<Self>, intake: Intake<Outcome, Option<Written>>, most: usize) {
+        let taken = Arc::new(Mutex::new(Taken::Waiting(intake)));
+        let make = {
+            let (writing, taken) = (Arc::clone(self), Arc::clone(&taken));
+            Box::new(move || writing.take(&taken, most))
+        };
+        let first = self.guarded(|hand_over| self.store.write_late(make, hand_over)).await;
+        // Where it came to no transaction, these are the ones that are tried again.
+        self.take(&taken, most);
+        let taken = std::mem::replace(&mut *taken.lock().unwrap_or_else(PoisonError::into_inner), Taken::Away);
+        let Taken::Batch { entries, writes, places } = taken else { return };
         #[allow(clippy::cast_precision_loss)]
-        metrics::histogram!(names::OUTCOME_BATCH_SIZE).record(batch.len() as f64);
-        let (items, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(Entry::split).unzip();
-        for (reply, written) in replies.into_iter().zip(self.until_written(items).await) {
+        metrics::histogram!(names::OUTCOME_BATCH_SIZE).record(entries.len() as f64);
+        let (items, replies): (Vec<_>, Vec<_>) = entries.into_iter().map(Entry::split).unzip();
+        let mut results = vec![Some(Written::Superseded); items.len()];
+        let first = first.and_then(|written| expect(written, writes.len()));
+        let mut tries = 0;
+        if !self.settle(first, &writes, &places, &mut tries, &mut results).await {
+            self.until_written(&items, tries, &mut results).await;
+        }
+        for (reply, written) in replies.into_iter().zip(results) {
             // Whoever waited may have gone with a stop.
             let _gone = reply.send(written);
         }
     }
 
-    /// Writes all of them; None for one that the store refuses.
-    async fn until_written(&self, outcomes: Vec<Outcome>) -> Vec<Option<Written>> {
+    /// Takes what waits, once; what of it is to be written now.
+    fn take(&self, taken: &Mutex<Taken>, most: usize) -> Arc<[DeliveryWrite]> {
+        let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Taken::Waiting(intake) = &*taken else { return Arc::default() };
+        let entries = intake.take(most);
+        let (places, writes) = self.in_time(entries.iter().map(|entry| &entry.item));
+        let writes: Arc<[DeliveryWrite]> = writes.into();
+        *taken = Taken::Batch { entries, writes: Arc::clone(&writes), places };
+        writes
+    }
+
+    /// Those that may still be written, with their places.
+    fn in_time<'a>(&self, outcomes: impl Iterator<Item = &'a Outcome>) -> (Vec<usize>, Vec<DeliveryWrite>) {
+        let now = self.clock.elapsed();
+        let in_time = |outcome: &Outcome| outcome.until.is_none_or(|until| now <= until);
+        let outcomes = outcomes.enumerate().filter(|(_, outcome)| in_time(outcome));
+        outcomes.map(|(place, outcome)| (place, outcome.write.clone())).unzip()
+    }
+
+    /// Tries again until all of them are written; None for one that the store refuses.
+    async fn until_written(&self, outcomes: &[Outcome], mut tries: u32, results: &mut [Option<Written>]) {
         let mut backoff = Backoff::new();
-        let mut tries = 0;
-        let mut results = vec![Some(Written::Superseded); outcomes.len()];
         loop {
-            let now = self.clock.elapsed();
-            let in_time = |outcome: &Outcome| outcome.until.is_none_or(|until| now <= until);
-            let (places, writes): (Vec<_>, Vec<_>) = outcomes
-                .iter()
-                .enumerate()
-                .filter(|(_, outcome)| in_time(outcome))
-                .map(|(place, outcome)| (place, outcome.write.clone()))
-                .unzip();
-            if writes.is_empty() {
-                return results;
-            }
-            match self.once(&writes).await {
-                Ok(written) => {
-                    for (place, written) in places.into_iter().zip(written) {
-                        results[place] = Some(written);
-                    }
-                    return results;
-                }
-                Err(error @ StoreError::Unavailable(_)) => {
-                    tracing::warn!(error = %error, outcomes = writes.len(), "outcomes not written; trying again");
-                }
-                Err(error) if writes.len() == 1 => {
-                    tries += 1;
-                    let target = writes[0].target();
-                    tracing::error!(error = %error, delivery.id = %target.delivery_id, tries, "outcome refused by the store");
-                    if tries == TRIES_ALONE {
-                        results[places[0]] = None;
-                        return results;
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(error = %error, outcomes = writes.len(), "outcomes refused; writing them one by one");
-                    let each = self.one_by_one(&writes).await;
-                    // Where the store refuses every one of them, it is the store.
-                    if each.iter().any(Option::is_some) {
-                        for (place, written) in places.into_iter().zip(each) {
-                            results[place] = written;
-                        }
-                        return results;
-                    }
-                }
-            }
             backoff.wait().await;
+            let (places, writes) = self.in_time(outcomes.iter());
+            if writes.is_empty() {
+                return;
+            }
+            let written = self.once(&writes).await;
+            if self.settle(written, &writes, &places, &mut tries, results).await {
+                return;
+            }
+        }
+    }
+
+    /// Notes what came of a try. False: it is to be tried again.
+    async fn settle(
+        &self,
+        written: Result<Vec<Written>, StoreError>,
+        writes: &[DeliveryWrite],
+        places: &[usize],
+        tries: &mut u32,
+        results: &mut [Option<Written>],
+    ) -> bool {
+        match written {
+            Ok(written) => {
+                for (place, written) in places.iter().zip(written) {
+                    results[*place] = Some(written);
+                }
+                true
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::warn!(error = %error, outcomes = writes.len(), "outcomes not written; trying again");
+                false
+            }
+            Err(error) if writes.len() == 1 => {
+                *tries += 1;
+                let target = writes[0].target();
+                tracing::error!(error = %error, delivery.id = %target.delivery_id, tries, "outcome refused by the store");
+                if *tries == TRIES_ALONE {
+                    results[places[0]] = None;
+                }
+                *tries == TRIES_ALONE
+            }
+            Err(error) => {
+                tracing::error!(error = %error, outcomes = writes.len(), "outcomes refused; writing them one by one");
+                let each = self.one_by_one(writes).await;
+                // Where the store refuses every one of them, it is the store.
+                let is_some = each.iter().any(Option::is_some);
+                if is_some {
+                    for (place, written) in places.iter().zip(each) {
+                        results[*place] = written;
+                    }
+                }
+                is_some
+            }
         }
     }
 
@@ -215,13 +267,22 @@ impl Writing {
         each
     }
 
-    /// One try. A panic in the store, and an answer of another length, are faults of the store.
+    /// One try.
     async fn once(&self, writes: &[DeliveryWrite]) -> Result<Vec<Written>, StoreError> {
+        let written = self.guarded(|hand_over| self.store.write(writes, hand_over)).await;
+        written.and_then(|written| expect(written, writes.len()))
+    }
+
+    /// A call of the store, which hands us what follows. A panic in it is a fault of the store.
+    async fn guarded<F>(&self, write: impl FnOnce(bool) -> F) -> Result<Vec<Written>, StoreError>
+    where
+        F: Future<Output = Result<WriteReport, StoreError>>,
+    {
         // The lease of what is handed over began after this.
         let lease_end = self.clock.elapsed() + HANDOVER_LEASE;
         let takes_over = self.takes_over.load(Ordering::Acquire);
-        match AssertUnwindSafe(self.store.write(writes, takes_over)).catch_unwind().await {
-            Ok(Ok(report)) if report.written.len() == writes.len() => {
+        match AssertUnwindSafe(write(takes_over)).catch_unwind().await {
+            Ok(Ok(report)) => {
                 if !report.followers.is_empty() {
                     // Told before the outcomes are, so that a drain which waits for those has seen these. The engine is gone
                     // only when the process stops.
@@ -229,9 +290,17 @@ impl Writing {
                 }
                 Ok(report.written)
             }
-            Ok(Ok(_)) => Err(StoreError::Internal("as many results as writes were expected".to_owned())),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StoreError::Internal("a panic".to_owned())),
         }
+    }
+}
+
+/// An answer of another length is a fault of the store.
+fn expect(written: Vec<Written>, count: usize) -> Result<Vec<Written>, StoreError> {
+    if written.len() == count {
+        Ok(written)
+    } else {
+        Err(StoreError::Internal("as many results as writes were expected".to_owned()))
     }
 }

@@ -3,7 +3,11 @@
 //! An idle system adds no wait, a busy one writes large batches. The work runs in a task of its own, so
 //! a caller that gives up never cancels it.
 
-use std::future::Future;
+use std::{
+    future::{Future, poll_fn},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -43,6 +47,56 @@ impl<T, R> Entry<T, R> {
     }
 }
 
+/// What waits, for a writer that takes it at the last moment. Cloning gives another handle of the same.
+pub struct Intake<T, R>(Arc<Mutex<Queue<T, R>>>);
+
+struct Queue<T, R> {
+    /// Taken out to see that there is one.
+    first: Option<Entry<T, R>>,
+    entries: mpsc::Receiver<Entry<T, R>>,
+}
+
+impl<T, R> Clone for Intake<T, R> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T, R> Intake<T, R> {
+    fn lock(&self) -> MutexGuard<'_, Queue<T, R>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is something. False: there never will be again.
+    async fn ready(&self) -> bool {
+        poll_fn(|cx| {
+            let mut queue = self.lock();
+            if queue.first.is_none() {
+                queue.first = std::task::ready!(queue.entries.poll_recv(cx));
+            }
+            Poll::Ready(queue.first.is_some())
+        })
+        .await
+    }
+
+    /// Up to so many of what waits now, in the order in which they came. Where nobody takes any, they wait on.
+    pub fn take(&self, most: usize) -> Vec<Entry<T, R>> {
+        let mut queue = self.lock();
+        let mut taken = Vec::with_capacity(most.min(queue.entries.len() + 1));
+        while taken.len() < most
+            && let Some(entry) = queue.first.take().or_else(|| queue.entries.try_recv().ok())
+        {
+            taken.push(entry);
+        }
+        taken
+    }
+
+    /// Looks at the one that came first.
+    pub fn look_at_first<V>(&self, look: impl FnOnce(&T) -> V) -> Option<V> {
+        self.lock().first.as_ref().map(|entry| look(&entry.item))
+    }
+}
+
 /// The sending side. Cloning gives another sender to the same queue.
 pub struct Batcher<T, R> {
     queue: mpsc::Sender<Entry<T, R>>,
@@ -62,11 +116,21 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         W: FnMut(Vec<Entry<T, R>>) -> F + Send + 'static,
         F: Future<Output = ()> + Send,
     {
-        let (queue, mut entries) = mpsc::channel(capacity);
+        Self::start_late(capacity, move |intake| write(intake.take(most)))
+    }
+
+    /// As [`Self::start`], but `write` takes the entries itself: where it has to wait for its turn first, as late as it can. It is
+    /// called again for those that it leaves.
+    pub fn start_late<W, F>(capacity: usize, mut write: W) -> (Self, JoinHandle<()>)
+    where
+        W: FnMut(Intake<T, R>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let (queue, entries) = mpsc::channel(capacity);
+        let intake = Intake(Arc::new(Mutex::new(Queue { first: None, entries })));
         let task = tokio::spawn(async move {
-            let mut batch = Vec::new();
-            while entries.recv_many(&mut batch, most).await > 0 {
-                write(std::mem::take(&mut batch)).await;
+            while intake.ready().await {
+                write(intake.clone()).await;
             }
         });
         (Self { queue }, task)

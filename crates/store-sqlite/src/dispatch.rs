@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 use signalpost_core::{CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId, TenantId, Timestamp};
 use signalpost_store::{
     DispatchStore, StoreError,
-    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
+    dispatch::{DeliveryWrite, MakeBatch, QueueHold, Standing, WriteReport},
 };
 
 use crate::{
@@ -107,6 +107,10 @@ impl DispatchStore for SqliteStore {
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         let batch = batch.to_vec();
         SqliteStore::write(self, move |tx| outcomes::write(tx, &batch, hand_over)).await
+    }
+
+    async fn write_late(&self, make: MakeBatch, hand_over: bool) -> Result<WriteReport, StoreError> {
+        SqliteStore::write(self, move |tx| outcomes::write(tx, &make(), hand_over)).await
     }
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use signalpost_core::{
-    DeliveryId, DeliveryState, DestinationId, DestinationSpec, Event, OutboxId, TenantId, WaitReason,
-};
+use signalpost_core::{DeliveryId, DeliveryState, DestinationId, DestinationSpec, Event, TenantId, WaitReason};
 use signalpost_store::{
     Changes, IngestStore, StoreError,
     dispatch::Target,
     ingest::{
-        EventOutcome, IngestGroup, IngestUnit, NewDelivery, NewEvent, Route, Routes, RoutingVersion, Start,
+        EventOutcome, IngestGroup, IngestUnit, MakeGroup, NewDelivery, NewEvent, Route, Routes, RoutingVersion, Start,
         StoredAnswer, UnitOutcome,
     },
 };
@@ -28,9 +26,12 @@ use crate::{
 #[async_trait]
 impl IngestStore for SqliteStore {
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
-        let units: Vec<IngestUnit> = group.units.iter().map(copy).collect();
-        let (outbox_id, published) = (group.outbox_id, group.published.clone());
-        self.write(move |tx| ingest(tx, &units, outbox_id, &published)).await
+        let group = group.clone();
+        self.write(move |tx| ingest(tx, &group)).await
+    }
+
+    async fn ingest_late(&self, make: MakeGroup) -> Result<Vec<UnitOutcome>, StoreError> {
+        self.write(move |tx| make().map_or_else(|| Ok(Vec::new()), |group| ingest(tx, &group))).await
     }
 
     async fn routes(&self, tenant: TenantId) -> Result<Routes, StoreError> {
@@ -52,17 +53,8 @@ impl IngestStore for SqliteStore {
     }
 }
 
-/// For the writer's thread; what is large in it is shared.
-fn copy(unit: &IngestUnit) -> IngestUnit {
-    IngestUnit {
-        tenant: unit.tenant,
-        routing_version: unit.routing_version,
-        claim: unit.claim.clone(),
-        events: unit.events.clone(),
-    }
-}
-
-fn ingest(tx: &Tx<'_>, units: &[IngestUnit], outbox_id: OutboxId, published: &[OutboxId]) -> Outcome<Vec<UnitOutcome>> {
+fn ingest(tx: &Tx<'_>, group: &IngestGroup) -> Outcome<Vec<UnitOutcome>> {
+    let IngestGroup { units, outbox_id, published } = group;
     let mut group = Group { tx, versions: BTreeMap::new(), queued: Vec::new() };
     let outcomes = units.iter().map(|unit| group.unit(unit)).collect::<Outcome<Vec<_>>>()?;
     let mut acknowledged = tx.prepare("DELETE FROM outbox WHERE id = ?1")?;
@@ -72,7 +64,7 @@ fn ingest(tx: &Tx<'_>, units: &[IngestUnit], outbox_id: OutboxId, published: &[O
     if let Some(lowest) = group.queued.iter().min() {
         tx.execute(
             "INSERT INTO outbox (id, created_at, delivery_ids) VALUES (?1, ?2, ?3)",
-            params![key(outbox_id), tx.now.as_micros(), pack(group.queued.iter().copied())],
+            params![key(*outbox_id), tx.now.as_micros(), pack(group.queued.iter().copied())],
         )?;
         // Below the reconciler's mark nothing is queued; a clock that was set back must not break that.
         tx.execute("UPDATE marks SET value = ?1 WHERE name = 'requeue' AND value > ?1", [key(*lowest)])?;

@@ -14,6 +14,9 @@ use signalpost_core::{
 
 use crate::{StoreError, schedule::DueDelivery};
 
+/// Makes a batch; an empty one where there is nothing to write after all.
+pub type MakeBatch = Box<dyn FnOnce() -> Arc<[DeliveryWrite]> + Send>;
+
 /// The dispatcher's part.
 #[async_trait]
 pub trait DispatchStore: Debug + Send + Sync + 'static {
@@ -53,6 +56,16 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// `Unavailable`: unknown; repeat. `Data`: one is refused; split.
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError>;
+
+    /// As [`Self::write`], of a batch that is made when its transaction begins: so it holds all that came to an end while the
+    /// store was busy with others. It may come to that after the caller has gone.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; the batch may not have been made then.
+    async fn write_late(&self, make: MakeBatch, hand_over: bool) -> Result<WriteReport, StoreError> {
+        let batch = make();
+        self.write(&batch, hand_over).await
+    }
 
     /// Takes over leases that the feed gave, each named by its mark, for [`crate::HANDOVER_LEASE`]: for deliveries of lanes, of which
     /// several dispatchers may have the message. The new mark of what is the caller's, in the order of the leases: whoever

@@ -30,6 +30,18 @@ pub trait IngestStore: Debug + Send + Sync + 'static {
     /// `Data`: a unit is refused; nothing of the group was committed. `Unavailable`: unknown.
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError>;
 
+    /// As [`Self::ingest`], of a group that is made when its transaction begins: so it holds all that arrived while the
+    /// store was busy with others. It may come to that after the caller has gone.
+    ///
+    /// # Errors
+    /// As [`Self::ingest`]; the group may not have been made then.
+    async fn ingest_late(&self, make: MakeGroup) -> Result<Vec<UnitOutcome>, StoreError> {
+        match make() {
+            Some(group) => self.ingest(&group).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The destinations of a tenant that are not deleted, with the version of this picture.
     ///
     /// # Errors
@@ -47,7 +59,11 @@ pub trait IngestStore: Debug + Send + Sync + 'static {
     fn changes(&self) -> Changes;
 }
 
+/// Makes a group. None: there is nothing to commit after all.
+pub type MakeGroup = Box<dyn FnOnce() -> Option<Arc<IngestGroup>> + Send>;
+
 /// What is committed together.
+#[derive(Clone)]
 pub struct IngestGroup {
     /// Each stands or falls by itself, but for `Data` errors.
     pub units: Vec<IngestUnit>,
@@ -58,6 +74,7 @@ pub struct IngestGroup {
 }
 
 /// One request of a producer.
+#[derive(Clone)]
 pub struct IngestUnit {
     /// Whose.
     pub tenant: TenantId,

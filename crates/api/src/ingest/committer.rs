@@ -1,16 +1,22 @@
 //! One transaction after another, each with whatever arrived meanwhile.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use signalpost_bus::Message;
 use signalpost_core::OutboxId;
-use signalpost_runtime::batcher::Entry;
+use signalpost_runtime::batcher::Intake;
 use signalpost_store::{
     StoreError,
     ingest::{EventOutcome, IngestGroup, IngestUnit, UnitOutcome},
 };
 use signalpost_telemetry::names;
+use tokio::sync::oneshot;
 
 use super::{
     IngestPorts, Item, Reply, Submission,
@@ -19,6 +25,9 @@ use super::{
     requests::{Outcome, Pending, Requests, Ticket},
 };
 use crate::IngestSettings;
+
+/// The most entries that are looked at together.
+const MOST_ENTRIES: usize = 4096;
 
 /// A transaction that takes longer is given up: its outcome is unknown.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,36 +47,110 @@ pub struct Committer {
 /// A unit and what came of it.
 type Decided = (IngestUnit, Outcome);
 
+/// What was taken in together, and is not answered yet.
+#[derive(Default)]
+struct Work {
+    /// Its first group is made when its transaction begins, by whoever runs that.
+    intake: Option<Intake<Item, Reply>>,
+    pending: VecDeque<Pending>,
+    requests: Requests,
+    barriers: Vec<oneshot::Sender<Reply>>,
+}
+
+/// A group that was made.
+struct Made {
+    group: Arc<IngestGroup>,
+    rest: Vec<Rest>,
+    followers: Vec<(usize, Pending)>,
+    held: Vec<Pending>,
+}
+
+/// Where the one who commits finds what was made for it.
+#[derive(Default)]
+struct Bench {
+    work: Work,
+    made: Option<Made>,
+    /// Nobody waits for it any more: nothing is to be made.
+    is_closed: bool,
+}
+
 impl Committer {
     pub fn new(ports: &IngestPorts, settings: IngestSettings, publisher: Publisher) -> Self {
         Self { ports: ports.clone(), settings, publisher }
     }
 
-    /// Commits all of these, in as many groups as their bounds need.
-    pub async fn write(&self, entries: Vec<Entry<Item, Reply>>) {
-        let mut pending = VecDeque::with_capacity(entries.len());
-        let mut requests = Requests::default();
-        let mut barriers = Vec::new();
-        for entry in entries {
+    /// Commits what waits, in as many groups as their bounds need.
+    pub async fn write(self: &Arc<Self>, intake: Intake<Item, Reply>) {
+        let mut work = Work { intake: Some(intake), ..Work::default() };
+        loop {
+            work = self.commit_next(work).await;
+            if work.pending.is_empty() {
+                break;
+            }
+        }
+        for barrier in work.barriers {
+            // A caller that went away needs no answer.
+            let _gone = barrier.send(Reply::Barrier);
+        }
+    }
+
+    /// Commits a group of it; what is left.
+    async fn commit_next(self: &Arc<Self>, work: Work) -> Work {
+        let bench = Arc::new(Mutex::new(Bench { work, ..Bench::default() }));
+        let make = {
+            let (committer, bench) = (Arc::clone(self), Arc::clone(&bench));
+            Box::new(move || committer.make(&bench))
+        };
+        let started = self.ports.clock.elapsed();
+        let result = guarded(self.ports.store.ingest_late(make)).await;
+        // Where it came to no transaction, these are the ones that fail.
+        self.make(&bench);
+        let took = self.ports.clock.elapsed().saturating_sub(started);
+        let (mut work, made) = {
+            let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
+            bench.is_closed = true;
+            (std::mem::take(&mut bench.work), bench.made.take())
+        };
+        if let Some(Made { group, rest, followers, held }) = made {
+            let group = Arc::unwrap_or_clone(group);
+            let committed = self.committed(group, result, took, rest);
+            self.settle_group(committed, followers, held, &mut work).await;
+        }
+        work
+    }
+
+    /// Takes in what waits, and makes the next group.
+    fn make(&self, bench: &Mutex<Bench>) -> Option<Arc<IngestGroup>> {
+        let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
+        if bench.is_closed || bench.made.is_some() {
+            return None;
+        }
+        let Work { intake, pending, requests, barriers } = &mut bench.work;
+        for entry in intake.take().into_iter().flat_map(|intake| intake.take(MOST_ENTRIES)) {
             match entry.split() {
                 (Item::Units { submissions, share }, reply) => pending.extend(requests.add(submissions, share, reply)),
                 (Item::Barrier, reply) => barriers.push(reply),
             }
         }
-        loop {
-            self.drop_hopeless(&mut pending, &mut requests);
-            if pending.is_empty() {
-                break;
-            }
-            let group = next_group(&mut pending, &self.settings);
-            for again in self.commit_group(group, &mut requests).await.into_iter().rev() {
-                pending.push_front(again);
-            }
+        self.drop_hopeless(pending, requests);
+        if pending.is_empty() {
+            return None;
         }
-        for barrier in barriers {
-            // A caller that went away needs no answer.
-            let _gone = barrier.send(Reply::Barrier);
+        let Group { members, followers, held } = next_group(pending, &self.settings);
+        let mut units = Vec::with_capacity(members.len());
+        let mut rest = Vec::with_capacity(members.len());
+        for Pending { submission: Submission { unit, messages }, ticket } in members {
+            units.push(unit);
+            rest.push((messages, ticket));
         }
+        let group = Arc::new(self.group(units));
+        bench.made = Some(Made { group: Arc::clone(&group), rest, followers, held });
+        Some(group)
+    }
+
+    fn group(&self, units: Vec<IngestUnit>) -> IngestGroup {
+        let outbox_id = OutboxId::new(self.ports.clock.now(), &*self.ports.entropy);
+        IngestGroup { units, outbox_id, published: self.publisher.take_acknowledged() }
     }
 
     /// Decides those that must not be committed: they have waited for too long, as they do where the store was away or slow, or
@@ -89,35 +172,44 @@ impl Committer {
         });
     }
 
-    /// Commits a group; what of it is to be tried again, in order. At least one of its units is decided.
-    async fn commit_group(&self, group: Group, requests: &mut Requests) -> Vec<Pending> {
-        let Group { members, followers, held } = group;
-        let mut units = Vec::with_capacity(members.len());
-        let mut rest = Vec::with_capacity(members.len());
-        for Pending { submission: Submission { unit, messages }, ticket } in members {
-            units.push(unit);
-            rest.push((messages, ticket));
-        }
+    /// Decides the units of a group whose first transaction has ended. What of it is to be tried again comes first in `work`. At
+    /// least one of its units is decided.
+    async fn settle_group(
+        &self,
+        (first, mut rest): (Committed, Vec<Rest>),
+        followers: Vec<(usize, Pending)>,
+        held: Vec<Pending>,
+        work: &mut Work,
+    ) {
         let mut decided: Vec<Decided> = Vec::with_capacity(rest.len());
         // On refused data a run is split in two until the culprit stands alone. The runs stay in order, and end where nothing is
         // known of one of them.
-        let mut runs = vec![units];
+        let mut runs = vec![Run::Ended(first)];
         let mut failed = None;
         while let Some(run) = runs.pop() {
-            let first = decided.len();
-            let committed = match &failed {
-                None => self.commit(run, &mut rest[first..]).await,
-                Some(error) => Committed::failed(run, error),
+            let from = decided.len();
+            let committed = match (run, &failed) {
+                (Run::Ended(committed), _) => committed,
+                (Run::Open(units), Some(error)) => Committed::failed(units, error),
+                (Run::Open(units), None) => {
+                    let group = self.group(units);
+                    let started = self.ports.clock.elapsed();
+                    let result = guarded(self.ports.store.ingest(&group)).await;
+                    let took = self.ports.clock.elapsed().saturating_sub(started);
+                    let (committed, back) = self.committed(group, result, took, rest.split_off(from));
+                    rest.extend(back);
+                    committed
+                }
             };
             match committed {
                 Committed::Decided(some) => {
                     failed = failed.or_else(|| some.iter().find_map(|(_, outcome)| unknown(outcome)));
-                    for ((_, outcome), (_, ticket)) in some.iter().zip(&rest[first..]) {
-                        requests.decide(*ticket, outcome.clone());
+                    for ((_, outcome), (_, ticket)) in some.iter().zip(&rest[from..]) {
+                        work.requests.decide(*ticket, outcome.clone());
                     }
                     decided.extend(some);
                 }
-                Committed::Split(one, other) => runs.extend([other, one]),
+                Committed::Split(one, other) => runs.extend([Run::Open(other), Run::Open(one)]),
             }
         }
         let mut again = Vec::new();
@@ -125,42 +217,41 @@ impl Committer {
             let settled =
                 decided.get(leader).and_then(|(unit, outcome)| settle(unit, outcome, &follower.submission.unit));
             match settled {
-                Some(outcome) => requests.decide(follower.ticket, outcome),
+                Some(outcome) => work.requests.decide(follower.ticket, outcome),
                 None => again.push(follower),
             }
         }
         again.extend(held);
-        again
+        for again in again.into_iter().rev() {
+            work.pending.push_front(again);
+        }
     }
 
-    /// One transaction; publishes what it committed.
-    async fn commit(&self, units: Vec<IngestUnit>, rest: &mut [Rest]) -> Committed {
-        let outbox_id = OutboxId::new(self.ports.clock.now(), &*self.ports.entropy);
-        let mut group = IngestGroup { units, outbox_id, published: self.publisher.take_acknowledged() };
-        let started = self.ports.clock.elapsed();
-        // A panic is a failure of this group, not the end of all ingest.
-        let commit = AssertUnwindSafe(self.ports.store.ingest(&group)).catch_unwind();
-        let result = match tokio::time::timeout(COMMIT_TIMEOUT, commit).await {
-            Ok(Err(_)) => Err(StoreError::Internal("a panic".to_owned())),
-            Ok(Ok(result)) => result.and_then(|outcomes| {
-                if outcomes.len() == group.units.len() {
-                    Ok(outcomes)
-                } else {
-                    Err(StoreError::Internal("the store answered for another number of units".to_owned()))
-                }
-            }),
-            Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
-        };
-        let took = self.ports.clock.elapsed().saturating_sub(started);
+    /// What came of one transaction; publishes what it committed. `rest` begins with that of its units.
+    fn committed(
+        &self,
+        mut group: IngestGroup,
+        result: Result<Vec<UnitOutcome>, StoreError>,
+        took: Duration,
+        mut rest: Vec<Rest>,
+    ) -> (Committed, Vec<Rest>) {
+        let result = result.and_then(|outcomes| {
+            if outcomes.len() == group.units.len() {
+                Ok(outcomes)
+            } else {
+                Err(StoreError::Internal("the store answered for another number of units".to_owned()))
+            }
+        });
         if result.is_err() {
             // Deleting a record twice is harmless.
             self.publisher.give_back_acknowledged(std::mem::take(&mut group.published));
         }
-        match result {
+        let committed = match result {
             Ok(outcomes) => {
                 measure(&group.units, &outcomes, took);
-                let messages = accepted(&outcomes, rest);
-                self.publisher.publish(Publication { outbox_id, messages, committed_at: self.ports.clock.elapsed() });
+                let messages = accepted(&outcomes, &mut rest);
+                let committed_at = self.ports.clock.elapsed();
+                self.publisher.publish(Publication { outbox_id: group.outbox_id, messages, committed_at });
                 Committed::Decided(group.units.into_iter().zip(outcomes.into_iter().map(Ok)).collect())
             }
             Err(StoreError::Data(_)) if group.units.len() > 1 => {
@@ -168,12 +259,32 @@ impl Committer {
                 Committed::Split(group.units, other)
             }
             Err(error) => Committed::failed(group.units, &error),
-        }
+        };
+        (committed, rest)
+    }
+}
+
+/// One transaction, for as long as it is waited for. A panic is a failure of this group, not the end of all ingest.
+async fn guarded(
+    commit: impl Future<Output = Result<Vec<UnitOutcome>, StoreError>>,
+) -> Result<Vec<UnitOutcome>, StoreError> {
+    match tokio::time::timeout(COMMIT_TIMEOUT, AssertUnwindSafe(commit).catch_unwind()).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(StoreError::Internal("a panic".to_owned())),
+        Err(_) => Err(StoreError::Unavailable("no answer in time".to_owned())),
     }
 }
 
 /// What is left of a member once its unit went into the group: the messages of its events, and whose it is.
 type Rest = (Vec<Vec<Arc<Message>>>, Ticket);
+
+/// Units that stand together.
+enum Run {
+    /// Their transaction has ended.
+    Ended(Committed),
+    /// It comes yet.
+    Open(Vec<IngestUnit>),
+}
 
 enum Committed {
     Decided(Vec<Decided>),

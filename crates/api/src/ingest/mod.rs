@@ -29,9 +29,6 @@ use crate::IngestSettings;
 use committer::Committer;
 use publisher::Publisher;
 
-/// The most entries that the committer looks at together.
-const MOST_ENTRIES: usize = 4096;
-
 /// What one unit counts besides its bytes of `data`: its ids, answers and rows.
 const UNIT_OVERHEAD_BYTES: usize = 1024;
 
@@ -126,9 +123,9 @@ impl Ingest {
     pub fn start(ports: &IngestPorts, settings: IngestSettings) -> Self {
         let publisher = Publisher::start(ports, settings);
         let committer = Arc::new(Committer::new(ports, settings, publisher.clone()));
-        let (queue, _task) = Batcher::start(settings.queue_requests, MOST_ENTRIES, move |entries| {
+        let (queue, _task) = Batcher::start_late(settings.queue_requests, move |intake| {
             let committer = Arc::clone(&committer);
-            async move { committer.write(entries).await }
+            async move { committer.write(intake).await }
         });
         Self {
             queue,
