@@ -48,7 +48,6 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
         request.id = %id.0,
         http.request.method = %request.method(),
         http.route = route,
-        http.response.status_code = tracing::field::Empty,
     );
     if let Some(parent) = trace_parent(request.headers()) {
         trace::link(&span, parent);
@@ -69,7 +68,7 @@ pub async fn edge(State(state): State<AppState>, mut request: Request, next: Nex
         Err(panic) => span.in_scope(|| Problem::internal(&message(&*panic))).respond(Some(&id.0)),
     };
 
-    span.record("http.response.status_code", response.status().as_u16());
+    trace::status(&span, response.status().as_u16());
     let took = state.ports.clock.elapsed().saturating_sub(started);
     measure(route, response.status(), took);
     with_headers(response, &id)

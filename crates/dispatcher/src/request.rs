@@ -170,6 +170,9 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         response_excerpt: exchange.response_excerpt.clone(),
         error: exchange.error.clone(),
     };
+    if job.message.lane.is_some() {
+        context.writer.hurry();
+    }
     let written = context.writer.write(DeliveryWrite::Attempt { target, attempt, next }).await?;
     if written.is_none() && !is_once {
         // Nobody else might bring it back: on a bus in memory, what is queued and done is looked for only at a start.

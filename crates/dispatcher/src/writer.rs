@@ -10,7 +10,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,12 +23,20 @@ use signalpost_store::{
     dispatch::{DeliveryWrite, WriteReport, Written},
 };
 use signalpost_telemetry::names;
-use tokio::{sync::mpsc::UnboundedSender, task::JoinHandle};
+use tokio::{
+    sync::{Notify, mpsc::UnboundedSender},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use crate::{backoff::Backoff, job::Signal};
 
 /// How often a write that stands alone is tried again before it is given up.
 const TRIES_ALONE: u32 = 5;
+/// While outcomes come by the dozen, a batch waits so long for more of them: nobody waits for those.
+const LINGER: Duration = Duration::from_millis(2);
+/// From so many on a batch is one of dozens.
+const MANY: usize = 8;
 /// Places in the queue. More requests than this are never out.
 const CAPACITY: usize = 65_536;
 
@@ -71,6 +79,7 @@ pub(crate) struct Writer {
     clock: Arc<dyn Clock>,
     oldest: Arc<Oldest>,
     takes_over: Arc<AtomicBool>,
+    urgent: Arc<Notify>,
 }
 
 /// What the task works with.
@@ -79,6 +88,10 @@ struct Writing {
     clock: Arc<dyn Clock>,
     signals: UnboundedSender<Signal>,
     takes_over: Arc<AtomicBool>,
+    /// Somebody waits for what was handed in.
+    urgent: Arc<Notify>,
+    /// Outcomes in the batch before.
+    before: AtomicUsize,
 }
 
 impl Writer {
@@ -92,8 +105,15 @@ impl Writer {
         let oldest = Arc::new(Oldest::default());
         let takes_over = Arc::new(AtomicBool::new(false));
         let state = Arc::clone(&oldest);
-        let writing = Writing { store, clock: Arc::clone(&clock), signals, takes_over: Arc::clone(&takes_over) };
-        let writing = Arc::new(writing);
+        let urgent = Arc::new(Notify::new());
+        let writing = Arc::new(Writing {
+            store,
+            clock: Arc::clone(&clock),
+            signals,
+            takes_over: Arc::clone(&takes_over),
+            urgent: Arc::clone(&urgent),
+            before: AtomicUsize::new(0),
+        });
         let (batcher, task) = Batcher::start_late(CAPACITY, move |intake: Intake<Outcome, Option<Written>>| {
             let (writing, oldest) = (Arc::clone(&writing), Arc::clone(&state));
             async move {
@@ -103,7 +123,7 @@ impl Writer {
                 oldest.set(None);
             }
         });
-        (Self { batcher, clock, oldest, takes_over }, task)
+        (Self { batcher, clock, oldest, takes_over, urgent }, task)
     }
 
     /// Whether the next of a lane shall be handed to us. Not while we are full, behind, or about to leave.
@@ -128,10 +148,18 @@ impl Writer {
         write: DeliveryWrite,
         until: Option<Duration>,
     ) -> Result<Option<Written>, Rejected> {
+        if matches!(write, DeliveryWrite::Claim { .. }) {
+            self.hurry();
+        }
         metrics::gauge!(names::OUTCOMES_UNWRITTEN).increment(1);
         let result = self.batcher.submit_waiting(Outcome { write, since: self.clock.elapsed(), until }).await;
         metrics::gauge!(names::OUTCOMES_UNWRITTEN).decrement(1);
         result
+    }
+
+    /// Somebody waits for what is handed in next: a request for its claim, the next of a lane for the end of the one before.
+    pub(crate) fn hurry(&self) {
+        self.urgent.notify_one();
     }
 
     /// Whether an outcome has been waiting for longer than that.
@@ -143,6 +171,10 @@ impl Writer {
 impl Writing {
     /// Writes what waits when its turn has come.
     async fn batch(self: &Arc<Self>, intake: Intake<Outcome, Option<Written>>, most: usize) {
+        if self.before.load(Ordering::Relaxed) >= MANY {
+            // An urgent one of before makes this batch one without a wait: no harm.
+            let _late = timeout(LINGER, self.urgent.notified()).await;
+        }
         let taken = Arc::new(Mutex::new(Taken::Waiting(intake)));
         let make = {
             let (writing, taken) = (Arc::clone(self), Arc::clone(&taken));
@@ -173,6 +205,7 @@ impl Writing {
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let Taken::Waiting(intake) = &*taken else { return Arc::default() };
         let entries = intake.take(most);
+        self.before.store(entries.len(), Ordering::Relaxed);
         let (places, writes) = self.in_time(entries.iter().map(|entry| &entry.item));
         let writes: Arc<[DeliveryWrite]> = writes.into();
         *taken = Taken::Batch { entries, writes: Arc::clone(&writes), places };

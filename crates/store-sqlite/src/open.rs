@@ -77,7 +77,7 @@ pub(crate) fn writer(file: &Path) -> Outcome<Connection> {
          PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA temp_store = MEMORY;
-         PRAGMA cache_size = -65536;
+         PRAGMA cache_size = -16384;
          PRAGMA wal_autocheckpoint = 0;
          PRAGMA secure_delete = FAST;
          PRAGMA journal_size_limit = 67108864;",

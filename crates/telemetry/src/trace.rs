@@ -1,7 +1,7 @@
 //! W3C Trace Context: the header `traceparent`, version 00 (<https://www.w3.org/TR/trace-context/>).
 //!
 //! It travels from the producer's request in the event's metadata to every request that delivers it, with or without an
-//! exporter. [`link`] and [`current`] tie it to the spans that are exported; without the feature `otlp` they do nothing.
+//! exporter. [`link`], [`status`] and [`current`] tie it to the spans that are exported; without the feature `otlp` they do nothing.
 
 use std::fmt;
 
@@ -82,6 +82,17 @@ pub fn link(span: &Span, parent: TraceContext) {
     }
     #[cfg(not(feature = "otlp"))]
     let _unused = (span, parent);
+}
+
+/// Notes the status of a response in an exported span. Not in the span itself: the lines of a log would have to be made anew.
+pub fn status(span: &Span, code: u16) {
+    #[cfg(feature = "otlp")]
+    {
+        use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+        span.set_attribute("http.response.status_code", i64::from(code));
+    }
+    #[cfg(not(feature = "otlp"))]
+    let _unused = (span, code);
 }
 
 /// The context of an exported span, to be sent on. None where spans are not exported.
