@@ -152,8 +152,9 @@ impl Admission {
         for mut job in std::mem::take(&mut admitted.ready) {
             if lease(&job).is_none() {
                 admitted.ready.push(job);
-            } else if answers.next() == Some(true) {
+            } else if let Some(mark) = answers.next().flatten() {
                 job.lease_end = Some(asked_at + HANDOVER_LEASE);
+                job.lease = Some(mark);
                 admitted.ready.push(job);
             } else {
                 metrics::counter!(names::SUSPECTS_DROPPED, "reason" => "taken_over").increment(1);

@@ -17,10 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -46,6 +43,7 @@ use crate::{
     circuits::Circuits,
     claims::Claims,
     engine::shared::{Answer, Shared},
+    heartbeat::Alive,
     job::{Job, Signal},
     partitions::Partitions,
     queues::{Parked, Queues},
@@ -91,7 +89,7 @@ struct Engine {
     /// Told when what is on no partition must be detached now.
     leaving: CancellationToken,
     /// Dispatchers alive, as the heart says.
-    alive: Arc<AtomicU32>,
+    alive: Alive,
     /// Writes that need no request, handed over at the end of each step.
     writes: Vec<(Job, DeliveryWrite)>,
 
@@ -301,7 +299,6 @@ impl Engine {
         }
         if now >= self.renew_slots_at {
             self.renew_slots_at = now + SLOT_LEASE / 3;
-            self.queues.set_alive(self.alive.load(Ordering::Relaxed));
             self.queues.renew_slots();
         }
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use signalpost_bus::{Message, Place};
-use signalpost_core::{DestinationId, DestinationState, WaitReason};
+use signalpost_core::{DestinationId, DestinationState, Timestamp, WaitReason};
 use signalpost_limits::Claim;
 use signalpost_store::{
     dispatch::{DeliveryWrite, Target},
@@ -22,6 +22,8 @@ pub(crate) struct Job {
     pub since: Duration,
     /// In a lane: when its lease ends, by the process's clock, measured so that the store's view of it is never sooner.
     pub lease_end: Option<Duration>,
+    /// The mark of that lease.
+    pub lease: Option<Timestamp>,
     /// It tries a circuit. Set when it starts.
     pub is_probe: bool,
     /// At most once, and its claim may be in the store: its deadline there ends it, whatever happens here.
@@ -36,12 +38,13 @@ const GIVE_UP_MARGIN: Duration = Duration::from_millis(500);
 impl Job {
     /// Off the bus.
     pub(crate) const fn new(place: Option<Place>, message: Arc<Message>, since: Duration) -> Self {
-        Self { place, message, since, lease_end: None, is_probe: false, is_claimed: false }
+        Self { place, message, since, lease_end: None, lease: None, is_probe: false, is_claimed: false }
     }
 
     /// Handed over by the store, leased until then, by the process's clock.
     pub(crate) fn handed_over(due: DueDelivery, lease_end: Duration, now: Duration) -> Self {
-        Self { lease_end: Some(lease_end), ..Self::new(None, Arc::new(due.into()), now) }
+        let lease = Some(due.leased_until);
+        Self { lease_end: Some(lease_end), lease, ..Self::new(None, Arc::new(due.into()), now) }
     }
 
     /// Whether the lease of a lane is too short to begin anything: the store brings it back.
@@ -66,6 +69,7 @@ impl Job {
             tenant_id: self.message.tenant_id,
             destination_id: self.message.destination_id,
             event_id: self.message.event.id,
+            lease: self.lease,
         }
     }
 
@@ -90,7 +94,7 @@ impl Job {
 
     /// Puts it back into the store.
     pub(crate) fn park(&self, reason: WaitReason, after: Duration, hold_queue: bool) -> DeliveryWrite {
-        DeliveryWrite::Park { target: self.target(), reason, after, hold_queue }
+        DeliveryWrite::Park { target: self.target(), reason, after, hold_queue, claim: None }
     }
 }
 

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, OpenCircuits};
 use pace::Pace;
 use queue::Queue;
 use shares::Shares;
@@ -71,6 +71,7 @@ pub(crate) struct Queues {
     queues: BTreeMap<DestinationId, Queue>,
     /// Circuits that are not simply closed.
     gates: BTreeMap<DestinationId, Gate>,
+    open_circuits: OpenCircuits,
     shares: Shares,
     /// Those that may be able to start something, in turn. Each at most once.
     ready: Turns,
@@ -95,6 +96,7 @@ impl Queues {
             bounds,
             queues: BTreeMap::new(),
             gates: BTreeMap::new(),
+            open_circuits: OpenCircuits::default(),
             shares: Shares::default(),
             ready: Turns::default(),
             timers: BTreeSet::new(),
@@ -173,8 +175,14 @@ impl Queues {
             None => self.gates.remove(&id),
         };
         if before != gate {
+            self.open_circuits.note(id, gate);
             self.make_ready(id);
         }
+    }
+
+    /// Which circuits are open, now and later.
+    pub(crate) fn open_circuits(&self) -> OpenCircuits {
+        self.open_circuits.clone()
     }
 
     /// What the circuit of a destination lets through now.

@@ -37,6 +37,7 @@ use crate::{
     backoff::Backoff,
     job::{Ending, Health, Hold, Job, Signal},
     payloads::Payloads,
+    queues::OpenCircuits,
     writer::Writer,
 };
 
@@ -59,6 +60,8 @@ pub(crate) struct Context {
     pub signals: UnboundedSender<Signal>,
     /// Only looked at, never marked as seen.
     pub changes: Changes,
+    /// Of destinations whose jobs may have been started before.
+    pub open_circuits: OpenCircuits,
 }
 
 /// A job that may start, and what is known of its destination at that moment.
@@ -114,7 +117,9 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         Prepared::Ready(destination) => destination,
         Prepared::Instead(write) => {
             hold.ended(Ending::NOTHING);
-            context.writer.write_until(write, job.write_until()).await?;
+            // One that is claimed is nobody else's, and is lost where its claim is not given back.
+            let is_claimed = matches!(write, DeliveryWrite::Park { claim: Some(_), .. });
+            context.writer.write_until(write, job.write_until().filter(|_| !is_claimed)).await?;
             return Ok(Done::Settled);
         }
         Prepared::Dropped(reason) => {

@@ -16,7 +16,7 @@ use std::{
 
 use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
 use signalpost_core::Clock;
-use signalpost_limits::LimitsUnavailable;
+use signalpost_limits::{LimitsUnavailable, census::Census};
 use tokio::{
     sync::Notify,
     task::JoinHandle,
@@ -87,6 +87,8 @@ struct Inner {
     broken: Notify,
     /// How many dispatchers live; 0 where nobody said so: this process is none.
     alive: AtomicU32,
+    /// The same, and since when, for its part while Redis is away.
+    census: Mutex<Census>,
 }
 
 /// Owns the connection and the task that makes it again.
@@ -107,6 +109,7 @@ impl Link {
             state: Mutex::new(state),
             broken: Notify::new(),
             alive: AtomicU32::new(0),
+            census: Mutex::default(),
         });
         inner.try_connect().await;
         let task = tokio::spawn(keep(Arc::clone(&inner)));
@@ -130,6 +133,12 @@ impl Link {
     /// Makes this process a dispatcher, one of so many.
     pub(crate) fn set_alive(&self, alive: u32) {
         self.inner.alive.store(alive.max(1), Ordering::Relaxed);
+        self.inner.census().counted(alive, self.inner.clock.elapsed());
+    }
+
+    /// By how many a limit is divided that cannot be shared now. None: nobody knows.
+    pub(crate) fn parts(&self) -> Option<u32> {
+        self.inner.census().parts(self.inner.clock.elapsed())
     }
 
     /// How many dispatchers live; 0: this process is none.
@@ -159,6 +168,10 @@ async fn keep(inner: Arc<Inner>) {
 }
 
 impl Inner {
+    fn census(&self) -> MutexGuard<'_, Census> {
+        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

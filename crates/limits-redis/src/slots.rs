@@ -1,4 +1,4 @@
-//! Slots, shared by leases in Redis or, while that is away, in equal parts.
+//! Slots, shared by leases in Redis or, while that is away, in equal parts; one, where nobody knows of how many.
 //!
 //! The rule is that of `SlotTable` in `signalpost_limits`, in Lua. A Redis that lost its data gives everybody an equal part until all
 //! had time to tell what they hold. Slots are for isolation and for the sake of receivers: where a dispatcher is cut off
@@ -16,7 +16,7 @@ pub(crate) async fn tell(link: &Link, owner: Owner, uses: &[SlotUse]) -> Vec<u32
     let alive = link.alive().max(1);
     match tell_shared(link, owner, alive, uses).await {
         Ok(allowed) => allowed,
-        Err(_) => uses.iter().map(|used| own_part(alive, used)).collect(),
+        Err(_) => uses.iter().map(|used| own_part(link.parts(), used)).collect(),
     }
 }
 
@@ -35,6 +35,7 @@ async fn tell_shared(link: &Link, owner: Owner, alive: u32, uses: &[SlotUse]) ->
     Ok(answers.into_iter().map(|allowed| u32::try_from(allowed).unwrap_or(0)).collect())
 }
 
-fn own_part(alive: u32, used: &SlotUse) -> u32 {
-    used.held.saturating_add(used.wanted).min((used.max / alive).max(1))
+fn own_part(parts: Option<u32>, used: &SlotUse) -> u32 {
+    let part = parts.map_or(1, |parts| (used.max / parts.max(1)).max(1));
+    used.held.saturating_add(used.wanted).min(part)
 }

@@ -81,7 +81,7 @@ impl Tokens {
         let rest = match self.take_shared(link, now, &missing).await {
             Ok(shared) => shared,
             Err(_) => match link.lost_at() {
-                Some(since) => self.state().take_own(now, since, link.alive(), &missing),
+                Some(since) => self.state().take_own(now, since, link.parts(), &missing),
                 // It is back already, and counts on us to ask.
                 None => vec![TokenGrant::none(CALL_TIME / 5); missing.len()],
             },
@@ -174,15 +174,20 @@ impl State {
         &mut self,
         now: Duration,
         since: Duration,
-        alive: u32,
+        parts: Option<u32>,
         missing: &[(usize, TokenRequest)],
     ) -> Vec<TokenGrant> {
         if self.own_since != Some(since) {
             self.own_since = Some(since);
             self.own = TokenBuckets::empty_at(since + PRESENT_FOR);
         }
+        let Some(parts) = parts else {
+            // It begins with nothing once that is known.
+            self.own = TokenBuckets::empty_at(now.max(since + PRESENT_FOR));
+            return vec![TokenGrant::none(CALL_TIME); missing.len()];
+        };
         let take = |(_, request): &(usize, TokenRequest)| {
-            let own = TokenRequest { limit: part_of(request.limit, alive), ..*request };
+            let own = TokenRequest { limit: part_of(request.limit, parts), ..*request };
             let grant = self.own.take(now, &own);
             if grant.granted > 0 {
                 let (untold, limit) = self.untold.entry(request.destination_id).or_insert((0, request.limit));
@@ -195,11 +200,11 @@ impl State {
 }
 
 /// A part of a limit, for one of so many.
-fn part_of(limit: RateLimit, alive: u32) -> RateLimit {
-    let alive = f64::from(alive.max(1));
+fn part_of(limit: RateLimit, parts: u32) -> RateLimit {
+    let parts = f64::from(parts.max(1));
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is at least 1")]
-    let burst = (limit.burst() / alive).floor().max(1.0) as u32;
-    RateLimit { per_second: limit.per_second / alive, burst: NonZeroU32::new(burst) }
+    let burst = (limit.burst() / parts).floor().max(1.0) as u32;
+    RateLimit { per_second: limit.per_second / parts, burst: NonZeroU32::new(burst) }
 }
 
 /// How much longer than the next token what makes a call worth its while takes. The bucket is in debt for twice that time.

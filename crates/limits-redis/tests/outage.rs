@@ -4,7 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::{Rig, take, until, until_well};
+use rig::{Rig, hearts, take, until, until_well};
 use signalpost_core::{CircuitPolicy, CircuitState, Clock as _};
 use signalpost_limits::{CircuitReport, Claimed, Limits as _, SlotUse};
 use signalpost_testkit::proxy::Mode;
@@ -27,7 +27,7 @@ async fn an_outage_by_freezing_costs_one_slow_call_and_heals() {
         assert!(limits.release(2, &[claim]).await.is_err());
         assert!(limits.check().await.is_err());
         take(&limits, rig.request(1.0, 3, 5)).await;
-        assert_eq!(limits.slots(2, &[used]).await.unwrap(), [9]);
+        assert_eq!(limits.slots(2, &[used]).await.unwrap(), [1], "nobody knows how many there are");
         assert_eq!(limits.circuits(2, std::slice::from_ref(&report)).await.unwrap()[0].state, CircuitState::Closed);
     }
     // 1,400 calls of 50 ms each would have taken 70 s.
@@ -43,6 +43,7 @@ async fn what_was_used_in_an_outage_is_told() {
     let rig = Rig::start().await;
     let limits = rig.limits().await;
     until_well(&limits).await;
+    let _hearts = hearts(&[&limits], 1);
     let request = rig.request(10.0, 20, 1);
     rig.redis.process.freeze().unwrap();
     until(async || limits.check().await.is_err()).await;
@@ -88,14 +89,15 @@ async fn slots_are_parts_until_everybody_told_what_it_holds() {
     let two = rig.limits().await;
     for limits in [&one, &two] {
         until_well(limits).await;
-        limits.set_share(2);
     }
+    let _hearts = hearts(&[&one, &two], 2);
     let used = SlotUse { destination_id: rig.destination(), max: 10, held: 0, wanted: 30 };
     let holds = |held| SlotUse { held, ..used };
     assert_eq!(one.slots(1, &[used]).await.unwrap(), [10]);
     proxy.set(Mode::Cut);
     until(async || one.check().await.is_err()).await;
-    assert_eq!(one.slots(1, &[holds(10)]).await.unwrap(), [5], "its part");
+    assert_eq!(one.slots(1, &[holds(10)]).await.unwrap(), [1], "it is new");
+    until(async || one.slots(1, &[holds(10)]).await.unwrap() == [5]).await;
     assert_eq!(one.slots(1, &[SlotUse { max: 1, ..used }]).await.unwrap(), [1], "one at least");
     // Redis comes back empty; the first has not told yet that it holds five.
     rig.redis.halt().unwrap();

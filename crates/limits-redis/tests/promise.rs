@@ -7,7 +7,7 @@ mod rig;
 
 use std::{sync::Mutex, time::Duration};
 
-use rig::{Rig, take, until, until_well};
+use rig::{Rig, hearts, take, until, until_well};
 use signalpost_core::Clock as _;
 use signalpost_limits::{Limits as _, TokenRequest};
 use signalpost_limits_redis::RedisLimits;
@@ -66,14 +66,15 @@ async fn the_promise_holds_over_two_dispatchers_through_every_outage() {
     let (other_proxy, two) = rig.behind_proxy().await;
     for limits in [&one, &two] {
         until_well(limits).await;
-        limits.set_share(2);
     }
+    let _hearts = hearts(&[&one, &two], 2);
     let request = rig.request(200.0, 10, 10);
     let grants: Mutex<Vec<Grant>> = Mutex::default();
     // What happens, and for how long it stays so.
     let seconds = Duration::from_secs;
     let script = async |rig: &Rig| {
-        tokio::time::sleep(seconds(2)).await;
+        // Each knows its part by then.
+        tokio::time::sleep(seconds(5)).await;
         let of_both = |from: usize| {
             let grants = grants.lock().unwrap();
             [0, 1].map(|who| {

@@ -6,6 +6,7 @@
 //! Slots and circuits are shared for economy and isolation: a dispatcher that is alone with its own picture of them
 //! does no harm to what is promised of deliveries.
 
+pub mod census;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod local;
@@ -212,7 +213,8 @@ pub trait Limits: Debug + Send + Sync + 'static {
     /// The shared state is away; the implementation falls back to its own picture where it can.
     async fn circuits(&self, owner: Owner, reports: &[CircuitReport]) -> Result<Vec<CircuitView>, LimitsUnavailable>;
 
-    /// How many dispatchers live, for local shares while the shared state is away: at least 1.
+    /// How many dispatchers live, this one included, for local shares while the shared state is away: at least 1. Told every second;
+    /// who was not told for [`census::Census`] to know has the least share.
     fn set_share(&self, alive: u32);
 
     /// Whether the shared state can be reached now, for health.

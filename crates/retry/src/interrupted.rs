@@ -83,6 +83,7 @@ fn judge(
         tenant_id: due.tenant_id,
         destination_id: due.destination_id,
         event_id: due.event.id,
+        lease: None,
     };
     let destination = destinations.get(&due.destination_id).filter(|d| d.state != DestinationState::Deleted);
     let Some(destination) = destination else {

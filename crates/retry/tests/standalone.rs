@@ -108,6 +108,7 @@ impl Process {
             tenant_id: event.tenant_id,
             destination_id: delivery.destination_id,
             event_id: event.id,
+            lease: None,
         });
         let targets = targets.collect();
         let event = NewEvent {
@@ -169,6 +170,7 @@ fn target(message: &Message) -> Target {
         tenant_id: message.tenant_id,
         destination_id: message.destination_id,
         event_id: message.event.id,
+        lease: None,
     }
 }
 

@@ -209,6 +209,7 @@ impl Client {
             tenant_id: due.tenant_id,
             destination_id: due.destination_id,
             event_id: due.event.id,
+            lease: None,
         };
         let number = due.attempts + 1;
         let once = due.guarantee == Guarantee::AtMostOnce;
@@ -225,7 +226,13 @@ impl Client {
             0..=4 => attempt(target, number, Next::Delivered),
             5 if !once => attempt(target, number, Next::Retry { after }),
             6 => attempt(target, number, Next::Dead { reason: DeadReason::Rejected }),
-            7 => DeliveryWrite::Park { target, reason: WaitReason::Slot, after, hold_queue: self.draw(4) == 0 },
+            7 => DeliveryWrite::Park {
+                target,
+                reason: WaitReason::Slot,
+                after,
+                hold_queue: self.draw(4) == 0,
+                claim: None,
+            },
             8 if !once => DeliveryWrite::Detach { target, attempt: number, deadline: after },
             9 => DeliveryWrite::End { target, dead: (self.draw(2) == 0).then_some(DeadReason::Expired) },
             _ => attempt(target, number, Next::Delivered),
@@ -262,7 +269,9 @@ impl Client {
             batch.push(match self.draw(8) {
                 0..=4 => attempt(target, 1, Next::Delivered),
                 5 => attempt(target, 1, Next::Retry { after }),
-                6 => DeliveryWrite::Park { target, reason: WaitReason::RateLimit, after, hold_queue: true },
+                6 => {
+                    DeliveryWrite::Park { target, reason: WaitReason::RateLimit, after, hold_queue: true, claim: None }
+                }
                 _ => attempt(target, 1, Next::Dead { reason: DeadReason::Gone }),
             });
         }
@@ -402,6 +411,7 @@ async fn finish(database: &Database, store: &PostgresStore, destinations: &[Dest
                     tenant_id: due.tenant_id,
                     destination_id: due.destination_id,
                     event_id: due.event.id,
+                    lease: None,
                 };
                 attempt(target, due.attempts + 1, Next::Delivered)
             })

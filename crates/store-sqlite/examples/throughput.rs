@@ -36,6 +36,7 @@ fn prepare(size: usize, clock: SystemClock) -> Vec<(IngestGroup, Vec<DeliveryWri
                 tenant_id: TenantId::DEFAULT,
                 destination_id: destinations[place % destinations.len()],
                 event_id: EventId::new(now, &SystemEntropy),
+                lease: None,
             };
             let event = Event {
                 id: target.event_id,

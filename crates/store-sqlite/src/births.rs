@@ -50,7 +50,7 @@ impl Tx<'_> {
     /// Creates a delivery of a large fan-out, due now. Its event is its birth; lanes are not expanded later.
     pub(crate) fn expand(&self, tenant_id: TenantId, event_id: EventId, destination_id: DestinationId) -> Outcome<()> {
         let delivery_id = DeliveryId::new(event_id.created_at(), self.entropy);
-        let target = Target { delivery_id, tenant_id, destination_id, event_id };
+        let target = Target { delivery_id, tenant_id, destination_id, event_id, lease: None };
         let spec = destinations::present_spec(self.connection, destination_id)?;
         let terms =
             Terms { guarantee: spec.map_or_else(Guarantee::default, |spec| spec.guarantee), ..Terms::default() };
@@ -69,7 +69,7 @@ impl Tx<'_> {
         replay_of: Option<DeliveryId>,
     ) -> Outcome<DeliveryId> {
         let delivery_id = DeliveryId::new(event_id.created_at(), self.entropy);
-        let target = Target { delivery_id, tenant_id, destination_id, event_id };
+        let target = Target { delivery_id, tenant_id, destination_id, event_id, lease: None };
         let before = replay_of.map_or(Ok(None), |old| self.terms_of(old))?;
         let (lane, old_place, guarantee) = match before {
             Some((place, guarantee)) => (place.map(|place| place.lane), place, guarantee),

@@ -27,7 +27,7 @@ pub(crate) fn id<K: Kind>(row: &Row<'_>, column: usize) -> rusqlite::Result<Id<K
 
 /// What a delivery is, from the ids of its tenant, destination and event in the first three columns.
 pub(crate) fn target(row: &Row<'_>, delivery_id: DeliveryId) -> rusqlite::Result<Target> {
-    Ok(Target { delivery_id, tenant_id: id(row, 0)?, destination_id: id(row, 1)?, event_id: id(row, 2)? })
+    Ok(Target { delivery_id, tenant_id: id(row, 0)?, destination_id: id(row, 1)?, event_id: id(row, 2)?, lease: None })
 }
 
 /// The id in a column, where there is one.

@@ -33,6 +33,12 @@ impl Anchor {
         self.reason == WaitReason::InFlight && self.due_at > now
     }
 
+    /// Whether a dispatcher may have it, to send it, under another lease than this. One whose request was out is leased to be
+    /// recorded.
+    pub(crate) fn is_anothers(&self, mark: Timestamp, now: Timestamp) -> bool {
+        self.may_be_taken(now) && self.due_at != mark && self.reason != WaitReason::InFlight
+    }
+
     /// Whether its lease is so short that it may be a dispatcher's, and not only the bus's.
     fn may_be_taken(&self, now: Timestamp) -> bool {
         self.leased && self.due_at > now && self.due_at <= now + HANDOVER_LEASE

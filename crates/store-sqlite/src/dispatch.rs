@@ -117,7 +117,7 @@ impl DispatchStore for SqliteStore {
         Ok(self.inner.dispatchers.beat(dispatcher, self.now()))
     }
 
-    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         let leases = leases.to_vec();
         SqliteStore::write(self, move |tx| feed::take_over(tx, &leases)).await
     }

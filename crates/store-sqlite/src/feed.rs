@@ -200,6 +200,7 @@ fn due_rows(tx: &Tx<'_>, queue: &Queue) -> Outcome<VecDeque<Row>> {
                     tenant_id: queue.tenant_id,
                     destination_id: queue.destination_id,
                     event_id: id(row, 1)?,
+                    lease: None,
                 },
                 reason: columns::wait_reason(row, 2)?,
                 attempts: row.get(3)?,
@@ -295,8 +296,8 @@ fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)
     Ok(Some((Arc::new(columns::event(row, 0)?), row.get(7)?)))
 }
 
-/// Moves the marks of leases that are still as they are named.
-pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outcome<Vec<bool>> {
+/// Moves the marks of leases that are still as they are named, and tells the new ones.
+pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outcome<Vec<Option<Timestamp>>> {
     let until = tx.now + HANDOVER_LEASE;
     let take = |(delivery, mark): &(DeliveryId, Timestamp)| {
         let taken = tx.row(
@@ -308,7 +309,7 @@ pub(crate) fn take_over(tx: &Tx<'_>, leases: &[(DeliveryId, Timestamp)]) -> Outc
         if let Some(target) = &taken {
             tx.due(target, until);
         }
-        Ok(taken.is_some())
+        Ok(taken.map(|_| until))
     };
     leases.iter().map(take).collect()
 }

@@ -153,6 +153,7 @@ impl Group<'_, '_> {
                 tenant_id: tenant,
                 destination_id: delivery.destination_id,
                 event_id: event.id,
+                lease: None,
             };
             self.delivery(&target, delivery)?;
         }

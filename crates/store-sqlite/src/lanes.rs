@@ -186,6 +186,7 @@ impl Tx<'_> {
                         tenant_id: id(row, 1)?,
                         destination_id: destination,
                         event_id: id(row, 2)?,
+                        lease: None,
                     },
                     reason: WaitReason::Turn,
                     attempts: row.get(3)?,

@@ -32,6 +32,11 @@ pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Ou
             let Some(stored) = stored.filter(|d| d.target.tenant_id == target.tenant_id && !d.state.is_final()) else {
                 return Ok(Written::Superseded);
             };
+            if let Some(mark) = target.lease
+                && anchor(tx, target.delivery_id)?.is_some_and(|waiting| waiting.is_anothers(mark, tx.now))
+            {
+                return Ok(Written::Superseded);
+            }
             one(tx, write, &stored)
         })
         .collect::<Outcome<_>>()?;
@@ -65,13 +70,16 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
                 }
             }
         }
-        DeliveryWrite::Park { reason, after, hold_queue, .. } => {
+        DeliveryWrite::Park { reason, after, hold_queue, claim, .. } => {
             let due_at = tx.now + *after;
             let waiting = anchor(tx, target.delivery_id)?;
-            if waiting.is_some_and(|waiting| !may_be_parked(&waiting, due_at, tx.now)) {
+            if waiting.is_some_and(|waiting| !may_be_parked(&waiting, *claim, due_at, tx.now)) {
                 return Ok(Written::Superseded);
             }
             tx.anchor(target, stored.state, due_at, *reason)?;
+            if claim.is_some() {
+                tx.execute("UPDATE waiting SET claim = NULL WHERE delivery_id = ?1", [key(target.delivery_id)])?;
+            }
             wait(tx, target, stored.attempts)?;
             if *hold_queue {
                 tx.hold(target.tenant_id, target.destination_id, due_at);
@@ -121,10 +129,14 @@ fn end_at_once(tx: &Tx<'_>, target: &Target, attempt: &Attempt) -> Outcome<bool>
 }
 
 /// Whether the one who parks knows how it stands. Not one who decided it before a request went out that is detached or
-/// claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park.
-fn may_be_parked(waiting: &Anchor, due_at: Timestamp, now: Timestamp) -> bool {
+/// claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park. Who gives back its claim
+/// knows; but for one that was fed past its deadline, to end as unknown.
+fn may_be_parked(waiting: &Anchor, claim: Option<u64>, due_at: Timestamp, now: Timestamp) -> bool {
+    if waiting.claim.is_some() {
+        return waiting.claim == claim && !waiting.leased;
+    }
     let pauses = waiting.reason == WaitReason::Retry && !waiting.leased && waiting.due_at > due_at;
-    !waiting.request_is_out(now) && !pauses && waiting.claim.is_none() && waiting.due_at < NEVER
+    !waiting.request_is_out(now) && !pauses && waiting.due_at < NEVER
 }
 
 /// Whether its one request may go out: none went out before, as far as anybody can know, and no other one is about to.

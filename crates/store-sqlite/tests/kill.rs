@@ -39,6 +39,7 @@ async fn write_until_killed(store: SqliteStore) {
             tenant_id: TenantId::DEFAULT,
             destination_id: DestinationId::new(now, &SystemEntropy),
             event_id: id,
+            lease: None,
         };
         let event = Event {
             id,

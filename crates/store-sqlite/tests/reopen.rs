@@ -64,6 +64,7 @@ async fn post_as(
         tenant_id: TenantId::DEFAULT,
         destination_id: to.id,
         event_id,
+        lease: None,
     };
     let event = Event {
         id: event_id,
@@ -122,7 +123,13 @@ async fn what_was_leased_or_detached_is_due_at_once() {
         let parked = post_as(Start::Queued, &store, &to, None, Guarantee::AtLeastOnce).await;
         let writes = [
             DeliveryWrite::Detach { target: detached, attempt: 1, deadline: LATER },
-            DeliveryWrite::Park { target: parked, reason: WaitReason::Slot, after: LATER, hold_queue: false },
+            DeliveryWrite::Park {
+                target: parked,
+                reason: WaitReason::Slot,
+                after: LATER,
+                hold_queue: false,
+                claim: None,
+            },
         ];
         assert_eq!(store.write(&writes, false).await.unwrap().written, [Written::Done; 2]);
         assert_eq!(taken(&store).await.len(), 1);
@@ -179,7 +186,8 @@ async fn circuits_end_with_their_process_and_other_holds_do_not() {
         let parked = post(&store, &open_circuit, None, Guarantee::AtLeastOnce).await;
         let slowed = post(&store, &limited, None, Guarantee::AtLeastOnce).await;
         post(&store, &limited, None, Guarantee::AtLeastOnce).await;
-        let park = |target, reason, hold_queue| DeliveryWrite::Park { target, reason, after: LATER, hold_queue };
+        let park =
+            |target, reason, hold_queue| DeliveryWrite::Park { target, reason, after: LATER, hold_queue, claim: None };
         let parks = [park(parked, WaitReason::Circuit, false), park(slowed, WaitReason::RateLimit, true)];
         store.write(&parks, false).await.unwrap();
         let hold = QueueHold { destination_id: open_circuit.id, hold: LATER, trial: NonZeroU32::new(1) };

@@ -42,6 +42,7 @@ fn delivery(connection: &Connection, destination: DestinationId, now: Timestamp,
         tenant_id: TenantId::DEFAULT,
         destination_id: destination,
         event_id,
+        lease: None,
     };
     row(
         connection,

@@ -68,12 +68,12 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     }
 
     /// Takes over leases that the feed gave, each named by its mark, for [`crate::HANDOVER_LEASE`]: for deliveries of lanes, of which
-    /// several dispatchers may have the message. Whether it is the caller's, in the order of the leases: the mark moves, so whoever
-    /// asks second with the old one, or asks again, gets false. An answer that is lost costs no more than that lease.
+    /// several dispatchers may have the message. The new mark of what is the caller's, in the order of the leases: whoever
+    /// asks second with the old one, or asks again, gets none. An answer that is lost costs no more than that lease.
     ///
     /// # Errors
     /// The store is away.
-    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError>;
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError>;
 
     /// This dispatcher lives: how many do, itself included. Called every second; one that was not heard of for
     /// [`crate::HEARTBEAT_LIFE`], by the store's clock, does not count. For shares while the limits are away.
@@ -141,6 +141,9 @@ pub struct Target {
     pub destination_id: DestinationId,
     /// Of which event.
     pub event_id: EventId,
+    /// In a lane: the mark of the lease under which it is written. While somebody else has taken the delivery over, and may be
+    /// sending it, the write is superseded, however late it arrives: its end would let the next of the lane go. None: whoever has it.
+    pub lease: Option<Timestamp>,
 }
 
 /// What came of a delivery. All of them only on a delivery that has not ended; else [`Written::Superseded`].
@@ -168,6 +171,8 @@ pub enum DeliveryWrite {
         /// Hold the whole queue of the destination for that long, and spill it: new deliveries go straight to `waiting`
         /// until it has been drained.
         hold_queue: bool,
+        /// At most once: gives back this claim, under which no request went out. One that is claimed is parked in no other way.
+        claim: Option<u64>,
     },
     /// Its request is out for long: from now on the store brings it back if the process dies.
     Detach {

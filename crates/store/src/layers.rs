@@ -141,7 +141,7 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         events(ids: &[EventId]) -> Vec<Arc<Event>>;
         write(batch: &[DeliveryWrite], hand_over: bool) -> WriteReport;
         heartbeat(dispatcher: u64) -> u32;
-        take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<bool>;
+        take_over(leases: &[(DeliveryId, Timestamp)]) -> Vec<Option<Timestamp>>;
         farewell(dispatcher: u64) -> ();
         hold_queues(holds: &[QueueHold]) -> ();
         record_circuits(records: &[(DestinationId, CircuitRecord)]) -> ();

@@ -171,6 +171,7 @@ async fn a_spilled_destination_gets_its_deliveries_from_the_store() {
         reason: WaitReason::RateLimit,
         after: std::time::Duration::from_secs(600),
         hold_queue: true,
+        claim: None,
     };
     app.store.write(&[park], false).await.unwrap();
     // Asked for every second: until then a delivery makes a detour over the bus.

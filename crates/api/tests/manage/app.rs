@@ -271,7 +271,7 @@ impl App {
     async fn target_in(&self, tenant_id: TenantId, delivery: &str) -> Target {
         let id: DeliveryId = delivery.parse().unwrap();
         let view = self.store.delivery(tenant_id, id).await.unwrap().unwrap();
-        Target { delivery_id: id, tenant_id, destination_id: view.destination_id, event_id: view.event_id }
+        Target { delivery_id: id, tenant_id, destination_id: view.destination_id, event_id: view.event_id, lease: None }
     }
 
     pub async fn write(&self, write: DeliveryWrite) {

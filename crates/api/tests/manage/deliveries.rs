@@ -76,7 +76,8 @@ async fn what_a_delivery_waits_for() {
     let path = format!("/v1/deliveries/{}", deliveries[0]);
     let target = app.target(&deliveries[0]).await;
     let after = Duration::from_secs(30);
-    app.write(DeliveryWrite::Park { target, reason: WaitReason::RateLimit, after, hold_queue: false }).await;
+    app.write(DeliveryWrite::Park { target, reason: WaitReason::RateLimit, after, hold_queue: false, claim: None })
+        .await;
     let shown = app.get(&path).await.expect(200);
     assert_eq!((&shown["waiting_for"], &shown["status"]), (&json!("rate_limit"), &json!("pending")));
     assert!(shown["next_attempt_at"].is_string());

@@ -97,6 +97,7 @@ impl Engine {
             }
             Answer::Slots { told, allowed, asked_at } => {
                 self.shared.slots = None;
+                self.queues.set_alive(self.alive.parts());
                 for (place, told) in told.iter().enumerate() {
                     let allowed = allowed.as_ref().and_then(|allowed| allowed.get(place).copied());
                     self.queues.slots_granted(told, allowed, asked_at, now);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicU32},
+    sync::Arc,
 };
 
 use signalpost_bus::{BusError, Consumer};
@@ -42,9 +42,17 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
     let mut owner = [0; 8];
     parts.entropy.fill(&mut owner);
     let owner = Owner::from_le_bytes(owner);
-    let alive = Arc::new(AtomicU32::new(1));
+    let alive = heartbeat::Alive::new(&parts.clock);
     let heart =
-        tokio::spawn(heartbeat::beat(Arc::clone(&parts.store), Arc::clone(&parts.limits), owner, Arc::clone(&alive)));
+        tokio::spawn(heartbeat::beat(Arc::clone(&parts.store), Arc::clone(&parts.limits), owner, alive.clone()));
+    let bounds = Bounds {
+        in_flight: settings.max_in_flight,
+        queued: settings.max_queued,
+        bytes: settings.max_queued_bytes,
+        wait: settings.max_wait,
+        park: settings.park,
+    };
+    let queues = Queues::new(bounds);
     let context = Arc::new(Context {
         store: parts.store,
         limits: Arc::clone(&parts.limits),
@@ -56,15 +64,9 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         payloads,
         signals: signal,
         changes: changes.clone(),
+        open_circuits: queues.open_circuits(),
     });
     let now = parts.clock.elapsed();
-    let bounds = Bounds {
-        in_flight: settings.max_in_flight,
-        queued: settings.max_queued,
-        bytes: settings.max_queued_bytes,
-        wait: settings.max_wait,
-        park: settings.park,
-    };
     let mut engine = Engine {
         clock: parts.clock,
         limits: parts.limits,
@@ -76,7 +78,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         tasks: JoinSet::new(),
         owner,
         partitions: Partitions::default(),
-        queues: Queues::new(bounds),
+        queues,
         cache: Cache::new(settings.cached_destinations),
         claims: Claims::default(),
         circuits: Circuits::default(),

@@ -11,7 +11,7 @@ use signalpost_core::{
     CircuitRecord, DeliveryId, DeliveryState, Destination, DestinationId, Event, EventId, TenantId, Timestamp,
 };
 use signalpost_store::{
-    DispatchStore, StoreError,
+    DispatchStore, HANDOVER_LEASE, StoreError,
     dispatch::{DeliveryWrite, Next, QueueHold, Standing, WriteReport, Written},
     schedule::DueDelivery,
 };
@@ -45,6 +45,8 @@ pub(crate) struct StoreState {
     pub followers: BTreeMap<DeliveryId, DueDelivery>,
     /// The claim of each delivery that is claimed at most once.
     pub claims: BTreeMap<DeliveryId, u64>,
+    /// A write with a claim in it takes so long.
+    pub claims_take: Duration,
     /// Heartbeats and farewells, when and whose.
     pub heartbeats: Vec<(Duration, u64)>,
     pub farewells: Vec<u64>,
@@ -136,7 +138,14 @@ impl StoreState {
                 }
                 standing.state = DeliveryState::Waiting;
             }
-            DeliveryWrite::Park { .. } | DeliveryWrite::Detach { .. } => standing.state = DeliveryState::Waiting,
+            DeliveryWrite::Park { claim, .. } => {
+                if self.claims.get(&id) != claim.as_ref() {
+                    return Written::Superseded;
+                }
+                self.claims.remove(&id);
+                standing.state = DeliveryState::Waiting;
+            }
+            DeliveryWrite::Detach { .. } => standing.state = DeliveryState::Waiting,
             DeliveryWrite::End { dead, .. } => {
                 standing.state = if dead.is_some() { DeliveryState::Dead } else { DeliveryState::Cancelled };
             }
@@ -177,7 +186,9 @@ impl DispatchStore for FakeStore {
     }
 
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
-        sleep(Duration::from_millis(1)).await;
+        let has_claim = batch.iter().any(|write| matches!(write, DeliveryWrite::Claim { .. }));
+        let takes = if has_claim { self.state().claims_take } else { Duration::ZERO };
+        sleep(takes.max(Duration::from_millis(1))).await;
         let mut state = self.check()?;
         if std::mem::take(&mut state.panics) {
             drop(state);
@@ -220,11 +231,12 @@ impl DispatchStore for FakeStore {
         Ok(state.others + 1)
     }
 
-    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         let takes = self.check()?.taking_over;
         sleep(takes).await;
         let mut state = self.check()?;
-        Ok(leases.iter().map(|lease| state.taken_over.insert(*lease)).collect())
+        let mark = START + self.start.elapsed() + HANDOVER_LEASE;
+        Ok(leases.iter().map(|lease| state.taken_over.insert(*lease).then_some(mark)).collect())
     }
 
     async fn farewell(&self, dispatcher: u64) -> Result<(), StoreError> {

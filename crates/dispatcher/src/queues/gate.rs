@@ -1,6 +1,12 @@
 //! What a circuit that is not simply closed lets through.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use signalpost_core::DestinationId;
 
 /// Of one destination; where there is none, everything goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +49,26 @@ impl Gate {
     /// Whether the circuit is what its destination's jobs wait for.
     pub(super) const fn holds(self) -> bool {
         !matches!(self, Self::Ramp { .. })
+    }
+}
+
+/// Which circuits are open, for tasks: what they were started under may have changed since. The queues write, tasks read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenCircuits(Arc<Mutex<BTreeSet<DestinationId>>>);
+
+impl OpenCircuits {
+    pub(super) fn note(&self, id: DestinationId, gate: Option<Gate>) {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Gate::Open { .. }) = gate {
+            open.insert(id);
+        } else {
+            open.remove(&id);
+        }
+    }
+
+    /// Whether that of this destination is.
+    pub(crate) fn contains(&self, id: DestinationId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 }
 

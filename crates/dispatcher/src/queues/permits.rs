@@ -82,8 +82,8 @@ impl Queues {
         self.shares.give_back()
     }
 
-    /// How many dispatchers live.
-    pub(crate) const fn set_alive(&mut self, alive: u32) {
+    /// How many dispatchers live, where that is known.
+    pub(crate) const fn set_alive(&mut self, alive: Option<u32>) {
         self.shares.set_alive(alive);
     }
 }

@@ -45,21 +45,15 @@ pub(super) struct Use {
 }
 
 /// All shares.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Shares {
     shares: BTreeMap<DestinationId, Share>,
     /// Those that need more now.
     wanting: BTreeSet<DestinationId>,
     /// Those that are renewed in this round.
     renewing: BTreeSet<DestinationId>,
-    /// Dispatchers alive.
-    alive: u32,
-}
-
-impl Default for Shares {
-    fn default() -> Self {
-        Self { shares: BTreeMap::new(), wanting: BTreeSet::new(), renewing: BTreeSet::new(), alive: 1 }
-    }
+    /// Dispatchers alive, where that is known.
+    alive: Option<u32>,
 }
 
 impl Shares {
@@ -82,9 +76,9 @@ impl Shares {
         Err(None)
     }
 
-    /// How many dispatchers live.
-    pub(super) const fn set_alive(&mut self, alive: u32) {
-        self.alive = if alive == 0 { 1 } else { alive };
+    /// How many dispatchers live, where that is known.
+    pub(super) const fn set_alive(&mut self, alive: Option<u32>) {
+        self.alive = alive;
     }
 
     /// Whether there are any.
@@ -120,7 +114,7 @@ impl Shares {
         uses
     }
 
-    /// What came of asking. None: it could not be asked; then a fair part of all.
+    /// What came of asking. None: it could not be asked; then a fair part of all, or one where nobody knows what is fair.
     pub(super) fn granted(&mut self, told: &SlotUse, allowed: Option<u32>, asked_at: Duration, now: Duration) {
         if told.held == 0 && told.wanted == 0 {
             self.shares.remove(&told.destination_id);
@@ -129,7 +123,8 @@ impl Shares {
         }
         let Some(share) = self.shares.get_mut(&told.destination_id) else { return };
         share.is_asking = false;
-        share.allowed = allowed.unwrap_or_else(|| (told.max / self.alive).max(1)).min(told.max);
+        let own_part = || self.alive.map_or(1, |alive| (told.max / alive.max(1)).max(1));
+        share.allowed = allowed.unwrap_or_else(own_part).min(told.max);
         share.until = asked_at + SLOT_LEASE.saturating_sub(MARGIN);
         if share.allowed < told.held.saturating_add(told.wanted) {
             share.ask_at = now + AGAIN;
@@ -216,12 +211,14 @@ mod tests {
 
     #[test]
     fn without_an_answer_it_is_a_fair_part() {
-        let (mut shares, id) = (Shares::default(), destination_id(1));
-        shares.set_alive(3);
-        shares.take(id, 0, ms(0)).unwrap_err();
-        let told = shares.wanted(using(0, 50));
-        shares.granted(&told[0], None, ms(0), ms(0));
-        assert_eq!(shares.take(id, 32, ms(0)), Ok(()));
-        assert!(shares.take(id, 33, ms(0)).is_err());
+        for (alive, part) in [(Some(3), 33), (Some(1000), 1), (None, 1)] {
+            let (mut shares, id) = (Shares::default(), destination_id(1));
+            shares.set_alive(alive);
+            shares.take(id, 0, ms(0)).unwrap_err();
+            let told = shares.wanted(using(0, 50));
+            shares.granted(&told[0], None, ms(0), ms(0));
+            assert_eq!(shares.take(id, part - 1, ms(0)), Ok(()));
+            assert!(shares.take(id, part, ms(0)).is_err());
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What must hold at the moment when a request begins: its destination is known as it is now, it has a token where there
-//! is a rate limit, it is claimed where it is sent at most once, and in a lane its lease lasts.
+//! What must hold at the moment when a request begins: its destination is known as it is now, and its circuit is not open, it
+//! has a token where there is a rate limit, it is claimed where it is sent at most once, and in a lane its lease lasts.
 //!
 //! Each of these may take its time, in which the others go stale; then they are seen to again.
 
@@ -51,6 +51,13 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
         if is_off && (claimed_at.is_none() || destination.state == DestinationState::Deleted) {
             return Ok(Prepared::Instead(job.turn_away(destination.state)));
         }
+        if context.open_circuits.contains(destination.id) {
+            // It has its turn again. Nothing went out under its claim.
+            let target = job.target();
+            let claim = claimed_at.map(|_| claim);
+            let (reason, after, hold_queue) = (WaitReason::Turn, Duration::ZERO, false);
+            return Ok(Prepared::Instead(DeliveryWrite::Park { target, reason, after, hold_queue, claim }));
+        }
         // The same claim again moves its deadline: one that is too old for the request to end in time is made anew.
         let now = context.clock.elapsed();
         if is_once && claimed_at.is_none_or(|at: Duration| now.saturating_sub(at) > context.settings.detach_grace / 2) {
@@ -88,7 +95,8 @@ pub(super) async fn prepare(context: &Context, start: Start, hold: &mut Hold) ->
         }
         let now = context.clock.elapsed();
         let is_fresh = claimed_at.is_none_or(|at| now.saturating_sub(at) <= context.settings.detach_grace / 2);
-        if is_fresh && *context.changes.borrow() == changes {
+        let is_open = context.open_circuits.contains(destination.id);
+        if is_fresh && !is_open && *context.changes.borrow() == changes {
             return Ok(Prepared::Ready(destination));
         }
     }

@@ -9,14 +9,17 @@ use std::{
     time::Duration,
 };
 
-use signalpost_core::{CircuitRecord, CircuitState, DeliveryState, Destination, WaitReason, classify::Answer};
+use signalpost_bus::{Message, Payload};
+use signalpost_core::{
+    CircuitRecord, CircuitState, DeliveryState, Destination, Guarantee, WaitReason, classify::Answer,
+};
 use signalpost_limits::CircuitView;
 use signalpost_store::dispatch::{DeliveryWrite, QueueHold};
 
 use super::harness::{Harness, always, ms};
 use crate::{
     Settings,
-    fakes::{FakeLimits, Script, closed, delivery_id, destination, destination_id, message, standing, status},
+    fakes::{FakeLimits, Script, closed, delivery_id, destination, destination_id, event, message, standing, status},
 };
 
 fn quick(number: u8) -> Destination {
@@ -293,4 +296,38 @@ async fn refusals_neither_open_a_circuit_nor_end_a_row_of_failures_but_a_probe_t
     it.until("a probe is told", |_| reports().iter().any(|report| report.probes_succeeded == 1)).await;
     let successes: Vec<_> = reports().iter().filter(|report| report.successes > 0).cloned().collect();
     assert!(successes.iter().all(|report| report.probes_succeeded == 1), "{successes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_up_before_it_is_sent_has_its_turn_again_where_its_circuit_opens() {
+    let it = Harness::start([destination(1)], always(ms(5), status(500)));
+    it.store.state().event_read_takes = ms(1500);
+    it.store.state().events.insert(event(100, b"").id, Arc::new(event(100, b"1")));
+    let mut light = message(100, 1);
+    light.payload = Payload::ByReference;
+    it.bus.send(light);
+    open(&it).await;
+    it.until("it is given back", |it| !it.store.of(100).is_empty()).await;
+    let writes = it.store.of(100);
+    assert!(matches!(writes[..], [DeliveryWrite::Park { reason: WaitReason::Turn, claim: None, .. }]), "{writes:?}");
+    assert!(it.exchanger.started().iter().all(|started| started.delivery_id != delivery_id(100)));
+    it.until_all_done().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_takes_long_is_given_back_where_its_circuit_opens() {
+    let it = Harness::start([destination(1)], always(ms(5), status(500)));
+    it.store.state().claims_take = ms(900);
+    it.bus.send(Message { guarantee: Guarantee::AtMostOnce, ..message(100, 1) });
+    open(&it).await;
+    assert_eq!(it.store.of(100), [], "it is being claimed");
+    it.until("it is given back", |it| it.store.of(100).len() == 2).await;
+    let writes = it.store.of(100);
+    let [DeliveryWrite::Claim { claim, .. }, DeliveryWrite::Park { claim: given_back, .. }] = writes[..] else {
+        panic!("{writes:?}")
+    };
+    assert_eq!(given_back, Some(claim));
+    assert_eq!(it.store.state().claims.get(&delivery_id(100)), None);
+    assert!(it.exchanger.started().iter().all(|started| started.delivery_id != delivery_id(100)));
+    it.until_all_done().await;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use signalpost_bus::{Message, Origin};
 use signalpost_core::{DeliveryState, Guarantee, LaneId, WaitReason};
 use signalpost_store::{
+    HANDOVER_LEASE,
     dispatch::{DeliveryWrite, Next, Standing},
     schedule::DueDelivery,
 };
@@ -81,6 +82,22 @@ async fn each_is_handed_over_by_the_end_of_the_one_before() {
     assert!(sent.windows(2).all(|pair| pair[1].0 >= pair[0].0 + ms(100)), "{sent:?}");
     it.until_all_done().await;
     it.drain().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_names_the_lease_under_which_it_was_sent() {
+    let it = Harness::start([destination(1)], always(ms(2000), status(200)));
+    it.feed(1, 1, ms(60_000));
+    it.then(1, 2, 1);
+    it.until("both", |it| it.store.of(2).len() == 2).await;
+    let leases = |delivery| it.store.of(delivery).iter().map(|write| write.target().lease).collect::<Vec<_>>();
+    let taken_over = leases(1)[0];
+    assert!(
+        taken_over.is_some_and(|mark| mark >= START + HANDOVER_LEASE && mark < START + HANDOVER_LEASE + ms(1000)),
+        "that of the dispatcher, not that of the feed: {taken_over:?}"
+    );
+    assert_eq!(leases(1), [taken_over; 2]);
+    assert_eq!(leases(2), [Some(due(2, 1).leased_until); 2]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -58,13 +58,16 @@ async fn without_an_answer_a_fair_part_goes_on() {
     let settings = Settings { max_wait: ms(60_000), ..Settings::default() };
     let it = Harness::with([destination(1)], always(ms(5000), status(200)), settings, Some(limits.clone() as _));
     it.store.state().others = 3;
-    // The heart has told how many there are.
-    tokio::time::sleep(ms(2000)).await;
+    // Who is new does not know who has what, though the heart has told how many there are.
     for delivery in 0..200 {
         it.bus.send(message(delivery, 1));
     }
-    tokio::time::sleep(ms(3000)).await;
-    assert_eq!(it.exchanger.started().len(), 25);
+    tokio::time::sleep(ms(4500)).await;
+    assert_eq!(it.exchanger.started().len(), 1);
+    it.until("its part", |it| it.exchanger.started().len() >= 25).await;
+    assert!(it.elapsed() < ms(8000), "{:?}", it.elapsed());
+    tokio::time::sleep(ms(2000)).await;
+    assert_eq!(it.exchanger.started().len(), 26, "the one that has ended, and 25");
 }
 
 #[tokio::test(start_paused = true)]

@@ -297,6 +297,7 @@ fn interrupted(due: &DueDelivery) -> DeliveryWrite {
             tenant_id: due.tenant_id,
             destination_id: due.destination_id,
             event_id: due.event.id,
+            lease: None,
         },
         attempt: Attempt {
             number: due.attempts + 1,

@@ -11,6 +11,7 @@ use signalpost_limits_redis::RedisLimits;
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_services::Redis;
 use signalpost_testkit::proxy::Proxy;
+use tokio::task::JoinSet;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -29,19 +30,19 @@ impl Rig {
         rig
     }
 
-    pub async fn limits(&self) -> RedisLimits {
+    pub async fn limits(&self) -> Arc<RedisLimits> {
         self.limits_at(&self.redis.url()).await
     }
 
     /// Limits that reach Redis through a proxy.
-    pub async fn behind_proxy(&self) -> (Proxy, RedisLimits) {
+    pub async fn behind_proxy(&self) -> (Proxy, Arc<RedisLimits>) {
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], self.redis.port()))).await.unwrap();
         let limits = self.limits_at(&format!("redis://{}", proxy.addr())).await;
         (proxy, limits)
     }
 
-    async fn limits_at(&self, url: &str) -> RedisLimits {
-        RedisLimits::connect(url, Arc::clone(&self.clock) as Arc<dyn Clock>).await.unwrap()
+    async fn limits_at(&self, url: &str) -> Arc<RedisLimits> {
+        Arc::new(RedisLimits::connect(url, Arc::clone(&self.clock) as Arc<dyn Clock>).await.unwrap())
     }
 
     pub fn destination(&self) -> DestinationId {
@@ -63,6 +64,17 @@ impl Rig {
         let mut direct: MultiplexedConnection = client.get_multiplexed_async_connection().await.unwrap();
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut direct).await.unwrap()
     }
+}
+
+/// Tells them each second how many dispatchers live, as the heart of each does, until it is dropped.
+pub fn hearts(of: &[&Arc<RedisLimits>], alive: u32) -> JoinSet<()> {
+    let beat = |limits: Arc<RedisLimits>| async move {
+        loop {
+            limits.set_share(alive);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    of.iter().map(|limits| beat(Arc::clone(limits))).collect()
 }
 
 pub async fn until_well(limits: &RedisLimits) {

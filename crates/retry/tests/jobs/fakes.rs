@@ -323,7 +323,7 @@ impl DispatchStore for Fake {
         Err(StoreError::Internal("not asked for by retry".to_owned()))
     }
 
-    async fn take_over(&self, _: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+    async fn take_over(&self, _: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         Err(StoreError::Internal("not asked for by retry".to_owned()))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId};
+use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, Timestamp};
 use signalpost_store::dispatch::{DeliveryWrite, Written};
 use signalpost_store_sqlite::simulation::Change;
 use tokio::time::Instant;
@@ -77,6 +77,7 @@ impl Checker {
             state: *state,
             attempts: BTreeMap::new(),
             lane: *lane,
+            lease: None,
             at_most_once: *at_most_once,
             requests: 0,
         };
@@ -148,6 +149,13 @@ impl Checker {
         Ok(())
     }
 
+    /// The bus, or a dispatcher, has a delivery under the lease with that mark.
+    pub fn leased(&mut self, delivery: DeliveryId, mark: Timestamp) {
+        if let Some(known) = self.deliveries.get_mut(&delivery) {
+            known.lease = Some(mark);
+        }
+    }
+
     /// What the store says it wrote, it wrote; and it refuses no attempt that is the next one.
     ///
     /// # Errors
@@ -157,6 +165,10 @@ impl Checker {
             let delivery = write.target().delivery_id;
             let DeliveryWrite::Attempt { attempt, .. } = write else { continue };
             let Some(known) = self.deliveries.get(&delivery) else { continue };
+            // In a lane somebody else may be sending it, under a later lease.
+            if write.target().lease.is_some_and(|mark| known.lease.is_some_and(|latest| latest > mark)) {
+                continue;
+            }
             if !known.state.is_final() && known.attempts.len() + 1 == attempt.number as usize {
                 let text = format!("attempt {} of {delivery} was refused, and is the next one", attempt.number);
                 return Violation::of(Invariant::Accounted, text);

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, EventId};
+use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, EventId, Timestamp};
 use signalpost_limits::Owner;
 use tokio::time::Instant;
 
@@ -108,6 +108,8 @@ pub struct Known {
     pub attempts: BTreeMap<u32, AttemptOutcome>,
     /// Its lane and its place there.
     pub lane: Option<([u8; 16], i64)>,
+    /// The mark of the latest lease of it.
+    lease: Option<Timestamp>,
     at_most_once: bool,
     /// Requests made for it.
     pub requests: u32,

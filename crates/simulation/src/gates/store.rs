@@ -5,12 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use signalpost_core::{CircuitRecord, DestinationId};
+use signalpost_core::{CircuitRecord, DeliveryId, DestinationId, Timestamp};
 use signalpost_store::{
     Changes, Store, StoreError,
     dispatch::{DeliveryWrite, WriteReport},
     ingest::{IngestGroup, IngestUnit, UnitOutcome},
     layers::StoreLayer,
+    schedule::{Due, FeedBudget},
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -28,6 +29,11 @@ impl GatedStore {
     /// For one life.
     pub fn new(life: &Arc<Life>, inner: Arc<dyn Store>) -> Self {
         Self { life: Arc::clone(life), inner, changes: Mutex::default() }
+    }
+
+    /// Notes leases that were given.
+    fn leased(&self, leases: impl Iterator<Item = (DeliveryId, Timestamp)>) {
+        self.life.world.ask(|checker| leases.for_each(|(delivery, mark)| checker.leased(delivery, mark)));
     }
 
     /// What tells changes to this life: late, and sometimes not at all.
@@ -87,12 +93,33 @@ impl StoreLayer for GatedStore {
         self.via("record_circuits", record).await
     }
 
+    async fn take_due(&self, budget: FeedBudget) -> Result<Due, StoreError> {
+        let take = async {
+            let due = self.inner.take_due(budget).await?;
+            self.leased(due.deliveries.iter().map(|due| (due.delivery_id, due.leased_until)));
+            Ok(due)
+        };
+        self.via("take_due", take).await
+    }
+
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let take_over = async {
+            let marks = self.inner.take_over(leases).await?;
+            self.leased(leases.iter().zip(&marks).filter_map(|((delivery, _), mark)| Some((*delivery, (*mark)?))));
+            Ok(marks)
+        };
+        self.via("take_over", take_over).await
+    }
+
     async fn write(&self, batch: &[DeliveryWrite], hand_over: bool) -> Result<WriteReport, StoreError> {
         let (inner, batch, life) = (Arc::clone(&self.inner), batch.to_vec(), Arc::clone(&self.life));
         let write = async move {
             let report = inner.write(&batch, hand_over).await?;
             life.world.look(&life.name);
             life.world.check(|checker| checker.written(&batch, &report.written));
+            life.world.ask(|checker| {
+                report.followers.iter().for_each(|due| checker.leased(due.delivery_id, due.leased_until));
+            });
             Ok(report)
         };
         self.life.send(Port::Store, "write", write).await

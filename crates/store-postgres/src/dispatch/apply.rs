@@ -1,6 +1,6 @@
 //! Writes what was decided: one statement for deliveries, attempts, dead letters and waiting rows.
 
-use signalpost_core::{DeliveryId, DeliveryState};
+use signalpost_core::{DeliveryId, DeliveryState, WaitReason};
 use signalpost_store::dispatch::Attempt;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -191,7 +191,7 @@ impl<'w> Plan<'w> {
              FROM unnest($24::uuid[], $25::uuid[], $26::uuid[], $28::uuid[], $29::bigint[], $30::smallint[], $34::bigint[])
                   AS i(id, tenant_id, destination_id, event_id, due_us, reason, claim)
              ON CONFLICT (delivery_id) DO UPDATE SET due_at = EXCLUDED.due_at, reason = EXCLUDED.reason, leased = false,
-                 claim = COALESCE(EXCLUDED.claim, w.claim)",
+                 claim = CASE WHEN EXCLUDED.reason = $35 THEN COALESCE(EXCLUDED.claim, w.claim) END",
         )
         .bind(self.changed.ids)
         .bind(self.changed.states)
@@ -227,6 +227,8 @@ impl<'w> Plan<'w> {
         .bind(self.dead.places)
         .bind(self.dead.guarantees)
         .bind(self.waiting.claims)
+        // Of a request that may be out. What waits for anything else has none.
+        .bind(WaitReason::InFlight as i16)
         .execute(transaction)
         .await?;
         Ok(())

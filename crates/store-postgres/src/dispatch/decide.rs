@@ -2,9 +2,12 @@
 
 use signalpost_core::{
     AttemptOutcome, DeadReason, DeliveryId, DeliveryState, DestinationId, EventId, Guarantee, LaneId, TenantId,
-    WaitReason,
+    Timestamp, WaitReason,
 };
-use signalpost_store::dispatch::{Attempt, DeliveryWrite, Next};
+use signalpost_store::{
+    HANDOVER_LEASE,
+    dispatch::{Attempt, DeliveryWrite, Next},
+};
 
 use crate::{lanes::LaneKey, queues::micros};
 
@@ -37,6 +40,8 @@ pub(super) struct Waits {
     pub(super) reason: WaitReason,
     /// Microseconds; not positive where it is due. None: it follows others in its lane.
     pub(super) due_us: Option<i64>,
+    /// The same by the store's clock: where it is leased, the mark of its lease.
+    pub(super) due_at: Timestamp,
     pub(super) leased: bool,
     /// Of the one request that an at-most-once delivery gets.
     pub(super) claim: Option<i64>,
@@ -48,12 +53,23 @@ impl Waits {
         self.reason == WaitReason::InFlight && self.due_us.is_some_and(|due_us| due_us > 0)
     }
 
+    /// Whether a dispatcher may have it, to send it, under another lease than this. One whose request was out is leased to be
+    /// recorded, and one with a longer lease is on the bus.
+    fn is_anothers(&self, mark: Timestamp) -> bool {
+        let may_be_taken = self.leased && self.due_us.is_some_and(|left| left > 0 && left <= micros(HANDOVER_LEASE));
+        may_be_taken && self.due_at != mark && self.reason != WaitReason::InFlight
+    }
+
     /// Whether the one who parks it knows how it stands. Not one who decided it before a request went out that is detached
-    /// or claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park.
-    fn may_be_parked(&self, after_us: i64) -> bool {
+    /// or claimed now, or before an attempt after which it pauses; nor is a follower in a lane anybody's to park. Who gives back
+    /// its claim knows; but for one that was fed past its deadline, to end as unknown.
+    fn may_be_parked(&self, after_us: i64, claim: Option<i64>) -> bool {
         let Some(due_us) = self.due_us else { return false };
+        if self.claim.is_some() {
+            return self.claim == claim && !self.leased;
+        }
         let pauses = self.reason == WaitReason::Retry && !self.leased && due_us > after_us;
-        !self.request_is_out() && !pauses && self.claim.is_none()
+        !self.request_is_out() && !pauses
     }
 
     /// Whether that request may go out: none is out, as far as anybody can know, and no other one holds the claim. Once its
@@ -110,6 +126,11 @@ pub(super) fn decide<'w>(found: &Found, write: &'w DeliveryWrite) -> Option<Chan
     if found.state.is_final() || found.tenant_id != write.target().tenant_id {
         return None;
     }
+    if let (Some(mark), Some(waits)) = (write.target().lease, found.waits)
+        && waits.is_anothers(mark)
+    {
+        return None;
+    }
     match write {
         DeliveryWrite::Attempt { attempt, next, .. } => {
             // An interrupted attempt that is recorded already: no news.
@@ -125,9 +146,9 @@ pub(super) fn decide<'w>(found: &Found, write: &'w DeliveryWrite) -> Option<Chan
             };
             Some(Change { attempt: Some(attempt), to })
         }
-        DeliveryWrite::Park { reason, after, hold_queue, .. } => {
-            let due_us = micros(*after);
-            found.waits.is_none_or(|waits| waits.may_be_parked(due_us)).then_some(Change {
+        DeliveryWrite::Park { reason, after, hold_queue, claim, .. } => {
+            let (due_us, claim) = (micros(*after), claim.map(u64::cast_signed));
+            found.waits.is_none_or(|waits| waits.may_be_parked(due_us, claim)).then_some(Change {
                 attempt: None,
                 to: To::Waiting { due_us, reason: *reason, hold: *hold_queue, claim: None },
             })
@@ -181,8 +202,8 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use signalpost_core::{Timestamp, id::Id};
-    use signalpost_store::dispatch::Target;
+    use signalpost_core::id::Id;
+    use signalpost_store::{NEVER, dispatch::Target};
 
     use super::*;
 
@@ -214,6 +235,7 @@ mod tests {
                 tenant_id: TenantId::DEFAULT,
                 destination_id: Id::floor(at),
                 event_id: Id::floor(at),
+                lease: None,
             },
             attempt: Attempt {
                 number,
@@ -267,7 +289,30 @@ mod tests {
     }
 
     fn waits(reason: WaitReason, due_us: Option<i64>, leased: bool, claim: Option<i64>) -> Waits {
-        Waits { reason, due_us, leased, claim }
+        let due_at = due_us.map_or(NEVER, Timestamp::from_micros);
+        Waits { reason, due_us, due_at, leased, claim }
+    }
+
+    #[test]
+    fn what_another_has_in_a_lane_is_not_written_however_late() {
+        let mut found = found(DeliveryState::Waiting, 0, None);
+        found.lane = Some(LaneId::of("a"));
+        for (waits, mark, accepted) in [
+            (waits(WaitReason::Turn, Some(9), true, None), 9, true),
+            (waits(WaitReason::Turn, Some(9), true, None), 3, false),
+            (waits(WaitReason::Turn, Some(-9), true, None), 3, true),
+            (waits(WaitReason::Turn, Some(60_000_000), true, None), 3, true),
+            (waits(WaitReason::Turn, Some(0), false, None), -9, true),
+            (waits(WaitReason::InFlight, Some(9), false, None), 3, true),
+            (waits(WaitReason::InFlight, Some(9), true, None), 3, true),
+        ] {
+            found.waits = Some(waits);
+            let mut write = attempt(1);
+            assert!(decide(&found, &write).is_some(), "who names no lease: {waits:?}");
+            let DeliveryWrite::Attempt { target, .. } = &mut write else { unreachable!() };
+            target.lease = Some(Timestamp::from_micros(mark));
+            assert_eq!(decide(&found, &write).is_some(), accepted, "{waits:?} {mark}");
+        }
     }
 
     #[test]
@@ -283,7 +328,12 @@ mod tests {
             (waits(WaitReason::InFlight, Some(-9), true, Some(1)), 5, false),
             (waits(WaitReason::Lane, None, false, None), 5, false),
         ] {
-            assert_eq!(waits.may_be_parked(after_us), accepted, "{waits:?} {after_us}");
+            assert_eq!(waits.may_be_parked(after_us, None), accepted, "{waits:?} {after_us}");
+        }
+        // Its own claim is given back, until it is about to end.
+        for (leased, claim, accepted) in [(false, 7, true), (false, 8, false), (true, 7, false)] {
+            let waits = waits(WaitReason::InFlight, Some(9), leased, Some(7));
+            assert_eq!(waits.may_be_parked(0, Some(claim)), accepted, "{waits:?} {claim}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Leases that change hands between the feed and a dispatcher.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use signalpost_core::{DeliveryId, Timestamp};
 use signalpost_store::HANDOVER_LEASE;
@@ -10,16 +10,16 @@ use crate::{
     error::Failure,
     ids::uuids,
     queues::{QueueChanges, micros},
-    rows::id,
+    rows::{id, time},
     time::Time,
 };
 
-/// Moves the marks of leases that are still as they are named. Deliveries are locked first, as by everybody who writes one:
+/// Moves the marks of leases that are still as they are named, and tells the new ones. Deliveries are locked first, as by everybody who writes one:
 /// who writes several does not go through `waiting` in the order of their ids.
 pub(super) async fn take_over(
     transaction: &mut PgConnection,
     leases: &[(DeliveryId, Timestamp)],
-) -> Result<Vec<bool>, Failure> {
+) -> Result<Vec<Option<Timestamp>>, Failure> {
     let mut ids = uuids(leases.iter().map(|(id, _)| *id));
     ids.sort_unstable();
     sqlx::query("SELECT FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
@@ -35,7 +35,7 @@ pub(super) async fn take_over(
          )
          UPDATE waiting w SET due_at = statement_timestamp() + $3 * interval '1 microsecond' FROM held h
          WHERE w.delivery_id = h.delivery_id
-         RETURNING w.delivery_id, w.tenant_id, w.destination_id",
+         RETURNING w.delivery_id, w.tenant_id, w.destination_id, w.due_at",
     )
     .bind(uuids(leases.iter().map(|(id, _)| *id)))
     .bind(leases.iter().map(|(_, mark)| Time(*mark)).collect::<Vec<_>>())
@@ -43,11 +43,12 @@ pub(super) async fn take_over(
     .fetch_all(&mut *transaction)
     .await?;
     let mut changes = QueueChanges::default();
-    let mut taken = HashSet::with_capacity(rows.len());
+    let mut taken = HashMap::<DeliveryId, Timestamp>::with_capacity(rows.len());
     for row in &rows {
-        taken.insert(id(row, "delivery_id")?);
+        taken.insert(id(row, "delivery_id")?, time(row, "due_at")?);
         changes.due(id(row, "tenant_id")?, id(row, "destination_id")?, micros(HANDOVER_LEASE));
     }
     changes.apply(transaction).await?;
-    Ok(leases.iter().map(|(delivery, _)| taken.contains(delivery)).collect())
+    // Named twice, it is one's.
+    Ok(leases.iter().map(|(delivery, _)| taken.remove(delivery)).collect())
 }

@@ -58,7 +58,7 @@ impl DispatchStore for PostgresStore {
         Ok(transact!(self, |transaction| dispatchers::beat(transaction, dispatcher))?)
     }
 
-    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<bool>, StoreError> {
+    async fn take_over(&self, leases: &[(DeliveryId, Timestamp)]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         Ok(transact!(self, |transaction| leases::take_over(transaction, leases))?)
     }
 

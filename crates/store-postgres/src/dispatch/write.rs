@@ -26,7 +26,7 @@ use crate::{
     ids::uuids,
     lanes::{LaneKey, Lanes, Turn},
     queues::QueueChanges,
-    rows::{count, guarantee, id, named, optional_lane, optional_named},
+    rows::{count, guarantee, id, named, optional_lane, optional_named, time},
 };
 
 /// Places in the batch, sorted by delivery, none twice.
@@ -117,7 +117,8 @@ fn rounds(batch: &[DeliveryWrite]) -> Vec<Round> {
 }
 
 fn is_first_success(write: &DeliveryWrite) -> bool {
-    matches!(write, DeliveryWrite::Attempt { attempt, next: Next::Delivered, .. } if attempt.number == 1)
+    // What is leased in a lane is not queued.
+    matches!(write, DeliveryWrite::Attempt { target, attempt, next: Next::Delivered } if attempt.number == 1 && target.lease.is_none())
 }
 
 /// Whether somebody of the second comes before somebody of the first.
@@ -230,8 +231,10 @@ async fn look_at_waiting(
 ) -> Result<(), Failure> {
     let matters = |write: &&DeliveryWrite| {
         let Some(found) = found.get(&write.target().delivery_id) else { return false };
+        let is_leased = write.target().lease.is_some();
         found.state == DeliveryState::Waiting
             && match write {
+                _ if is_leased => true,
                 DeliveryWrite::Park { .. } | DeliveryWrite::Claim { .. } => true,
                 DeliveryWrite::Attempt { next: Next::Retry { .. }, .. } | DeliveryWrite::Detach { .. } => {
                     found.lane.is_some()
@@ -246,7 +249,7 @@ async fn look_at_waiting(
         return Ok(());
     }
     let rows = sqlx::query(
-        "SELECT delivery_id, reason, leased, claim,
+        "SELECT delivery_id, reason, leased, claim, due_at,
                 CASE WHEN due_at < 'infinity'
                      THEN (EXTRACT(EPOCH FROM due_at - statement_timestamp()) * 1000000)::bigint END AS due_us
          FROM waiting WHERE delivery_id = ANY($1)",
@@ -259,6 +262,7 @@ async fn look_at_waiting(
             found.waits = Some(Waits {
                 reason: named(row, "reason", WaitReason::from_number)?,
                 due_us: row.try_get("due_us")?,
+                due_at: time(row, "due_at")?,
                 leased: row.try_get("leased")?,
                 claim: row.try_get("claim")?,
             });

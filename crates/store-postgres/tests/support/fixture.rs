@@ -122,6 +122,7 @@ pub fn targets(group: &IngestGroup) -> Vec<Target> {
         tenant_id: new.event.tenant_id,
         destination_id: delivery.destination_id,
         event_id: new.event.id,
+        lease: None,
     };
     let events = group.units.iter().flat_map(|unit| &unit.events);
     events.flat_map(|new| new.deliveries.iter().map(|delivery| target(new, delivery))).collect()

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     HANDOVER_LEASE,
-    dispatch::{QueueHold, Written},
+    dispatch::{QueueHold, Target, Written},
     manage::Cancelled,
     schedule::DueDelivery,
 };
@@ -28,6 +28,7 @@ super::cases![
     what_was_fed_is_taken_over_once,
     what_is_in_hand_is_not_ended_by_a_late_outcome,
     what_is_in_hand_is_not_cancelled,
+    what_another_has_is_not_written_however_late,
 ];
 
 const LATER: Duration = Duration::from_secs(600);
@@ -78,6 +79,41 @@ async fn what_is_in_hand_is_not_ended_by_a_late_outcome(world: &World) {
     assert_eq!(write(delivered(line[0], 2)).await.followers.len(), 1);
 }
 
+async fn what_another_has_is_not_written_however_late(world: &World) {
+    let destination = world.ordered(OnDead::Continue).await;
+    let line = world.line(&destination, "a", 3).await;
+    let write = async |write| world.store.write(&[write], true).await.unwrap();
+    let take_over = async |due: &DueDelivery| {
+        world.store.take_over(&[(due.delivery_id, due.leased_until)]).await.unwrap()[0].expect("it is leased")
+    };
+    let under = |mark, place: usize| Target { lease: Some(mark), ..line[place] };
+    let first = take_over(&world.take_all().await[0]).await;
+    // Its lease ended, as far as anybody else can see, and it is on the bus once more: there it is nobody's.
+    world.store.give_back(&[(line[0].delivery_id, first)]).await.unwrap();
+    let fed = world.take_all().await;
+    let second = take_over(&fed[0]).await;
+    for late in [
+        delivered(under(first, 0), 1),
+        failed(under(first, 0), 1, LATER),
+        detach(under(first, 0), 1, LATER),
+        park(under(first, 0), WaitReason::Slot, LATER, false),
+    ] {
+        assert_eq!(write(late).await.written, [Written::Superseded], "another has it");
+    }
+    assert!(world.follows(line[1]).await, "it may be under way");
+    // Who has it writes, and the same again.
+    for _ in 0..2 {
+        assert_eq!(write(detach(under(second, 0), 1, LATER)).await.written, [Written::Done]);
+    }
+    let handed = write(delivered(under(second, 0), 1)).await.followers.remove(0);
+    assert_eq!(of(&handed), line[1]);
+    // What is only on the bus is ended by whoever sent it: nobody will send it again.
+    world.store.give_back(&[(handed.delivery_id, handed.leased_until)]).await.unwrap();
+    assert_eq!(world.taken().await, [line[1].delivery_id]);
+    let report = write(delivered(under(handed.leased_until, 1), 1)).await;
+    assert_eq!((report.written, of(&report.followers[0])), (vec![Written::Done], line[2]));
+}
+
 async fn what_is_in_hand_is_not_cancelled(world: &World) {
     let destination = world.ordered(OnDead::Continue).await;
     let line = world.line(&destination, "a", 5).await;
@@ -86,11 +122,11 @@ async fn what_is_in_hand_is_not_cancelled(world: &World) {
     // What is only on the bus has to be taken over first, and is not any more.
     let fed = world.take_all().await;
     assert_eq!(cancel(0).await, Cancelled::Yes);
-    assert_eq!(world.store.take_over(&[lease(&fed[0])]).await.unwrap(), [false]);
+    assert_eq!(world.store.take_over(&[lease(&fed[0])]).await.unwrap(), [None]);
     // Taken over by a dispatcher, it may go out at any moment.
     let fed = world.take_all().await;
     assert_eq!(fed.iter().map(of).collect::<Vec<_>>(), [line[1]]);
-    assert_eq!(world.store.take_over(&[lease(&fed[0])]).await.unwrap(), [true]);
+    assert!(world.store.take_over(&[lease(&fed[0])]).await.unwrap()[0].is_some());
     assert_eq!(cancel(1).await, Cancelled::InFlight);
     assert!(world.follows(line[2]).await);
     assert_eq!(world.write(park(line[1], WaitReason::Slot, LATER, false)).await, Written::Done);
@@ -116,12 +152,14 @@ async fn what_was_fed_is_taken_over_once(world: &World) {
     let (of_one, of_other) = ([follower, lease], [lease, lease]);
     let (one, other) = futures::future::join(world.store.take_over(&of_one), world.store.take_over(&of_other)).await;
     let (one, other) = (one.unwrap(), other.unwrap());
-    assert!(!one[0], "a follower is leased to nobody");
-    assert_ne!(one[1], other[0] || other[1], "{one:?} {other:?}");
+    assert_eq!(one[0], None, "a follower is leased to nobody");
+    let taken: Vec<_> = [one[1], other[0], other[1]].into_iter().flatten().collect();
+    assert_eq!(taken.len(), 1, "{one:?} {other:?}");
     let standing = world.standing(lease.0).await;
     assert_ne!(standing.waiting.map(|(mark, _)| mark), Some(lease.1));
+    assert_eq!(standing.waiting.map(|(mark, _)| mark), Some(taken[0]));
     assert!(standing.lease_left.is_some_and(|left| left <= HANDOVER_LEASE));
-    assert_eq!(world.store.take_over(&[lease]).await.unwrap(), [false]);
+    assert_eq!(world.store.take_over(&[lease]).await.unwrap(), [None]);
     assert!(world.taken().await.is_empty());
 }
 

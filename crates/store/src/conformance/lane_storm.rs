@@ -64,7 +64,7 @@ async fn send(store: Arc<dyn Store>, seen: Arc<Mutex<Seen>>, done: Arc<Mutex<usi
             mine = store.take_due(budget(6, 3)).await.unwrap().deliveries;
             let leases: Vec<_> = mine.iter().map(|due| (due.delivery_id, due.leased_until)).collect();
             let mut taken = store.take_over(&leases).await.unwrap().into_iter();
-            mine.retain(|_| taken.next().unwrap());
+            mine.retain(|_| taken.next().unwrap().is_some());
             let mut seen = seen.lock().unwrap();
             mine.iter().for_each(|due| seen.begins(due));
         }

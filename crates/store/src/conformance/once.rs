@@ -20,6 +20,7 @@ super::cases![
     the_same_claim_again_is_done,
     wherever_it_waits_it_can_be_claimed,
     what_has_an_attempt_cannot_be_claimed,
+    a_claim_that_was_not_used_is_given_back,
     its_outcome_ends_it,
     a_deadline_that_passes_ends_it_as_unknown,
     a_claim_past_its_deadline_still_holds,
@@ -97,6 +98,27 @@ async fn what_has_an_attempt_cannot_be_claimed(world: &World) {
     assert_eq!(world.write(claim(target, 1, LATER)).await, Written::Superseded);
     let nowhere = Target { tenant_id: world.tenant("other").await, ..target };
     assert_eq!(world.write(claim(nowhere, 1, LATER)).await, Written::Superseded);
+}
+
+async fn a_claim_that_was_not_used_is_given_back(world: &World) {
+    let target = world.once(&world.destination().await, Start::Queued).await;
+    let give_back = |claim| DeliveryWrite::Park {
+        target,
+        reason: WaitReason::Turn,
+        after: Duration::ZERO,
+        hold_queue: false,
+        claim: Some(claim),
+    };
+    assert_eq!(world.write(claim(target, 7, LATER)).await, Written::Done);
+    assert_eq!(world.write(give_back(8)).await, Written::Superseded, "it is another's");
+    for _ in 0..2 {
+        assert_eq!(world.write(give_back(7)).await, Written::Done);
+    }
+    assert_eq!(world.taken().await, [target.delivery_id]);
+    assert_eq!(world.write(claim(target, 8, LATER)).await, Written::Done, "as if it had not been claimed");
+    assert_eq!(world.write(give_back(7)).await, Written::Superseded);
+    assert_eq!(world.write(claim(target, 7, LATER)).await, Written::Superseded);
+    assert_eq!(world.write(delivered(target, 1)).await, Written::Done);
 }
 
 async fn its_outcome_ends_it(world: &World) {

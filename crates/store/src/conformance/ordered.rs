@@ -27,6 +27,7 @@ pub(super) fn of(due: &DueDelivery) -> Target {
         tenant_id: due.tenant_id,
         destination_id: due.destination_id,
         event_id: due.event.id,
+        lease: None,
     }
 }
 

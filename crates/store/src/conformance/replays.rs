@@ -354,6 +354,7 @@ fn target(due: &crate::schedule::DueDelivery) -> crate::dispatch::Target {
         tenant_id: due.tenant_id,
         destination_id: due.destination_id,
         event_id: due.event.id,
+        lease: None,
     }
 }
 

@@ -312,6 +312,7 @@ pub(super) fn targets(new: &NewEvent) -> Vec<Target> {
         tenant_id: new.event.tenant_id,
         destination_id: delivery.destination_id,
         event_id: new.event.id,
+        lease: None,
     };
     new.deliveries.iter().map(of).collect()
 }
@@ -359,7 +360,7 @@ pub(super) fn interrupted(target: Target, number: u32) -> DeliveryWrite {
 }
 
 pub(super) fn park(target: Target, reason: WaitReason, after: Duration, hold_queue: bool) -> DeliveryWrite {
-    DeliveryWrite::Park { target, reason, after, hold_queue }
+    DeliveryWrite::Park { target, reason, after, hold_queue, claim: None }
 }
 
 pub(super) fn detach(target: Target, attempt: u32, deadline: Duration) -> DeliveryWrite {
