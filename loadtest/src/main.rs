@@ -6,6 +6,7 @@
 mod chance;
 mod client;
 mod epoch;
+mod flow;
 mod ledger;
 mod load;
 mod payload;
@@ -16,6 +17,7 @@ mod run;
 mod scenarios;
 mod stats;
 mod target;
+mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,6 +37,8 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// As many events as so many connections can post, to one destination: events each second, and CPU for each.
+    Burst(scenarios::burst::Options),
     /// Lanes under failures, while a process is killed every few seconds: nothing is overtaken, all arrive.
     Ordered(scenarios::ordered::Options),
     /// What one destination in trouble does to the others.
@@ -55,6 +59,7 @@ enum Scenario {
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Command::parse();
     let report = match &command.scenario {
+        Scenario::Burst(options) => scenarios::burst::run(&command.target, options).await?,
         Scenario::Ordered(options) => scenarios::ordered::run(&command.target, options).await?,
         Scenario::Isolation(options) => scenarios::isolation::run(&command.target, options).await?,
         Scenario::Rate(options) => scenarios::rate::run(&command.target, options).await?,
