@@ -44,6 +44,16 @@ pub struct Sampler {
 impl Sampler {
     /// One sample of each service in that interval.
     pub fn start(epoch: Epoch, pids: Pids, every: Duration) -> Self {
+        Self::of(epoch, pids, every, usage)
+    }
+
+    /// The same, but for memory, which is dear to ask for: for what is measured at its limit.
+    pub fn of_cpu(epoch: Epoch, pids: Pids, every: Duration) -> Self {
+        let cpu_only = |pids: &Pids| cpu(pids).into_iter().map(|(name, cpu)| (name, 0.0, cpu)).collect();
+        Self::of(epoch, pids, every, cpu_only)
+    }
+
+    fn of(epoch: Epoch, pids: Pids, every: Duration, usage: fn(&Pids) -> Vec<(String, f64, f64)>) -> Self {
         let samples: Arc<Mutex<Samples>> = Arc::default();
         let task = tokio::spawn({
             let samples = Arc::clone(&samples);
@@ -133,6 +143,12 @@ pub fn peak_mib(pids: &Pids) -> Vec<(String, f64)> {
     let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let peak = |pid| status_kib(pid, "VmHWM:").unwrap_or(0.0) / 1024.0;
     pids.into_iter().map(|(name, pid)| (name, peak(pid))).collect()
+}
+
+/// How many file descriptors each service has open.
+pub fn descriptors(pids: &Pids) -> Vec<(String, usize)> {
+    let open = |pid: &u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    families(pids).into_iter().map(|(name, family)| (name, family.iter().map(open).sum())).collect()
 }
 
 fn children() -> BTreeMap<u32, Vec<u32>> {

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, tell_runs},
+    flow::{self, Flow, Line, Load, percentiles, plot_curve, tell_account, tell_memory, tell_runs},
     report::Report,
-    target::{self, Size},
+    target,
 };
 
 /// How it is run.
@@ -31,21 +31,36 @@ pub struct Options {
 /// # Errors
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
-    let flow = Flow::start(target, &options.flow, Size { apis: 1, dispatchers: 1, retries: 1 }).await?;
-    let destination = flow.destinations("burst", 1, &json!({})).await?;
-    let load = Load::closed("burst", flow.requests(&[&destination[0].event_type]), options.count);
-    flow.warm(&load).await?;
+    let flow = Flow::start(target, &options.flow).await?;
+    let destination = flow.destination("burst.0", &json!({})).await?;
+    let requests = flow.requests(&[&destination.event_type]);
+    let load = Load::closed("burst", requests, options.count);
+    let mut report = Report::new("burst", flow.target.name(), serde_json::to_value(options)?);
+    bursts(&flow, &load, options.runs, &mut report).await?;
+    Ok(report)
+}
+
+/// Warms up, runs so many bursts, and tells of them; plots are of the last.
+///
+/// # Errors
+/// As [`run`].
+pub async fn bursts(flow: &Flow, load: &Load, runs: usize, report: &mut Report) -> anyhow::Result<Vec<Line>> {
+    flow.warm(load).await?;
     let mut lines = Vec::new();
-    let mut curves = Vec::new();
-    for _ in 0..options.runs {
+    let mut last = None;
+    for _ in 0..runs.max(1) {
         flow.target.quiet(Duration::from_secs(20)).await;
         let direct = flow.direct().await?;
-        let measured = flow.run(&load).await?;
-        lines.push(Line::of(&measured, direct));
-        curves.push(measured.curve(options.flow.batch, 1));
+        let measured = flow.run(load).await?;
+        lines.push(Line::of(&measured, Some(direct)));
+        last = Some(measured);
     }
-    let mut report = Report::new("burst", flow.target.name(), serde_json::to_value(options)?);
-    tell_runs(&mut report, &lines, &flow.target.pids);
-    report.keep("curves", curves);
-    Ok(report)
+    tell_runs(report, &lines);
+    tell_memory(report, &flow.target.pids);
+    tell_account(report, lines.iter().map(|line| line.tally));
+    if let Some(last) = last {
+        plot_curve(report, &last.curve(load.requests.batch, load.fan));
+        percentiles(report, &last.api, Some(&last.end_to_end));
+    }
+    Ok(lines)
 }

@@ -9,7 +9,7 @@ use std::{
     os::fd::AsFd as _,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -108,27 +108,26 @@ struct Shared {
     /// A permit for each request that is due; closed when all are.
     due: Semaphore,
     done: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
 }
 
 impl Client {
-    /// Sends all of it, on the thread that calls. `done` counts answers; once `stop` is set no more is sent.
+    /// Sends all of it, on the thread that calls. `done` counts the events that were answered for.
     ///
     /// # Errors
     /// It cannot connect.
-    pub fn run(&self, plan: Plan, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> io::Result<Ran> {
+    pub fn run(&self, plan: Plan, done: &Arc<AtomicU64>) -> io::Result<Ran> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(self.send(plan, done, stop))
+        runtime.block_on(self.send(plan, Arc::clone(done)))
     }
 
-    async fn send(&self, plan: Plan, done: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> io::Result<Ran> {
+    async fn send(&self, plan: Plan, done: Arc<AtomicU64>) -> io::Result<Ran> {
         let mut streams = Vec::with_capacity(self.connections);
         for address in self.addresses.iter().cycle().take(self.connections) {
             streams.push((*address, connect(*address).await?));
         }
         let cpu = processes::thread_cpu();
         let began = self.epoch.now() + LEAD;
-        let shared = Arc::new(Shared { plan, began, next: AtomicU64::new(0), due: Semaphore::new(0), done, stop });
+        let shared = Arc::new(Shared { plan, began, next: AtomicU64::new(0), due: Semaphore::new(0), done });
         let mut sending = JoinSet::new();
         for (address, stream) in streams {
             sending.spawn(one_after_the_other(self.epoch, address, stream, Arc::clone(&shared)));
@@ -163,7 +162,7 @@ async fn ring(epoch: Epoch, shared: &Shared) -> io::Result<()> {
     // Another handle to the same timer: each time it rings, eight bytes can be read from it.
     let mut rings = pipe::Receiver::from_owned_fd_unchecked(timer.as_fd().try_clone_to_owned()?)?;
     let mut released = 0;
-    while released < count && !shared.stop.load(Ordering::Relaxed) {
+    while released < count {
         let now = epoch.now();
         let mut ready = 0;
         while released < count && shared.began + intended(released, rate) <= now {
@@ -192,7 +191,7 @@ async fn one_after_the_other(
     stream: TcpStream,
     shared: Arc<Shared>,
 ) -> Vec<Answered> {
-    let Shared { plan, began, next, due, done, stop } = &*shared;
+    let Shared { plan, began, next, due, done } = &*shared;
     let mut answers = Vec::with_capacity(1024);
     let mut text = Vec::new();
     let mut stream = Some((stream, Reader::new(Side::Answers)));
@@ -201,7 +200,7 @@ async fn one_after_the_other(
             permit.forget();
         }
         let nth = next.fetch_add(1, Ordering::Relaxed);
-        if nth >= plan.count || stop.load(Ordering::Relaxed) {
+        if nth >= plan.count {
             return answers;
         }
         let intended = match plan.pace {

@@ -17,6 +17,10 @@ pub struct Tally {
     pub duplicates: u64,
     /// Deliveries of events for which no 2xx was seen (an answer was lost): no fault.
     pub unannounced: u64,
+    /// Accepted requests that repeated another.
+    pub repeated: u64,
+    /// Of these, how many were not answered as such.
+    pub unknown: u64,
 }
 
 /// Holds answers against arrivals: each accepted event is to arrive at `fan` paths. Latencies from the intended start of the
@@ -36,6 +40,10 @@ pub fn tally(answers: &[Answered], events: u64, arrivals: &[Arrival], fan: u64) 
     let mut arrived = arrived.into_iter().peekable();
     for same in answers.chunk_by(|one, other| one.first == other.first) {
         let accepted = same.iter().any(|answer| answer.accepted());
+        let good = same.iter().filter(|answer| answer.accepted());
+        let repeated = count(good.clone().count().saturating_sub(1));
+        tally.repeated += repeated;
+        tally.unknown += repeated.saturating_sub(count(good.filter(|answer| answer.known).count()));
         for number in same[0].first..same[0].first + events {
             // What belongs to another load.
             while arrived.next_if(|arrival| arrival.number < number).is_some() {}
@@ -93,8 +101,17 @@ mod tests {
         ];
         let (found, mut latencies) = tally(&answers, 2, &arrivals, 2);
         // 15 is missing at both, 11 at one.
-        assert_eq!(found, Tally { posted: 6, accepted: 4, lost: 3, duplicates: 1, unannounced: 1 });
+        assert_eq!(found, Tally { posted: 6, accepted: 4, lost: 3, duplicates: 1, unannounced: 1, ..Tally::default() });
         latencies.sort_unstable();
         assert_eq!(latencies, [4, 5, 6, 6, 7, 10].map(Duration::from_millis));
+    }
+
+    #[test]
+    fn a_repetition_is_told_as_one_or_counted() {
+        let mut told = answered(10, 2, 202);
+        told.known = true;
+        let answers = [answered(10, 1, 202), told, answered(11, 1, 202), answered(11, 2, 202)];
+        let (found, _) = tally(&answers, 1, &[arrival(10, 0, 5, true), arrival(11, 0, 5, true)], 1);
+        assert_eq!(found, Tally { posted: 2, accepted: 2, repeated: 2, unknown: 1, ..Tally::default() });
     }
 }
