@@ -3,11 +3,14 @@
 //! Producers and receiver are in this process and share one clock; every event has a number that is found again in what
 //! arrives, so each scenario says what was lost and what came twice.
 
+mod ceilings;
 mod chance;
 mod client;
 mod epoch;
 mod flow;
 mod ledger;
+#[cfg(feature = "limits")]
+mod limits;
 mod load;
 mod page;
 mod payload;
@@ -23,6 +26,7 @@ mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use ceilings::Ceilings;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -61,6 +65,9 @@ enum Scenario {
     RateLimited(scenarios::rate_limited::Options),
     /// Many minutes of a steady load: memory, file descriptors, and what the store keeps stay flat.
     Soak(scenarios::soak::Options),
+    /// What the parts can do at most on this machine, each alone: stores, Kafka, HTTP.
+    #[cfg(feature = "limits")]
+    Limits(limits::Options),
     /// Lanes under failures, while a process is killed every few seconds: nothing is overtaken, all arrive.
     Ordered(scenarios::ordered::Options),
     /// What one destination in trouble does to the others.
@@ -81,7 +88,7 @@ enum Scenario {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Command::parse();
-    let report = match &command.scenario {
+    let mut report = match &command.scenario {
         Scenario::Burst(options) => scenarios::burst::run(&command.target, options).await?,
         Scenario::Sustained(options) => scenarios::sustained::run(&command.target, options).await?,
         Scenario::Fanout(options) => scenarios::fanout::run(&command.target, options).await?,
@@ -93,6 +100,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::RetryStorm(options) => scenarios::retry_storm::run(&command.target, options).await?,
         Scenario::RateLimited(options) => scenarios::rate_limited::run(&command.target, options).await?,
         Scenario::Soak(options) => scenarios::soak::run(&command.target, options).await?,
+        #[cfg(feature = "limits")]
+        Scenario::Limits(options) => limits::run(&command.target, options, &command.results).await?,
         Scenario::Ordered(options) => scenarios::ordered::run(&command.target, options).await?,
         Scenario::Isolation(options) => scenarios::isolation::run(&command.target, options).await?,
         Scenario::Rate(options) => scenarios::rate::run(&command.target, options).await?,
@@ -100,6 +109,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Hostile(options) => scenarios::hostile::run(&command.target, options).await?,
         Scenario::Rolling(options) => scenarios::rolling::run(&command.target, options).await?,
     };
+    if let Some(ceilings) = Ceilings::read(&command.results) {
+        ceilings.tell(&mut report);
+    }
     print!("{}", report.table());
     println!("written to {}", report.write(&command.results)?.display());
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -126,6 +126,12 @@ pub fn thread_cpu() -> f64 {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
+/// CPU seconds of this process.
+#[cfg(feature = "limits")]
+pub fn own_cpu() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+}
+
 /// The id of the thread that calls.
 pub fn this_thread() -> u32 {
     u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0)

@@ -53,6 +53,26 @@ pub struct Options {
     pub env: Vec<String>,
 }
 
+impl Options {
+    /// The folder with the binaries.
+    fn binaries(&self) -> anyhow::Result<PathBuf> {
+        if let Some(binaries) = &self.binaries {
+            return Ok(binaries.clone());
+        }
+        let here = std::env::current_exe()?;
+        Ok(here.parent().context("the folder of this program")?.to_owned())
+    }
+
+    /// Where the jars of Kafka are kept.
+    ///
+    /// # Errors
+    /// There is no folder beside that of the binaries.
+    pub fn cache(&self) -> anyhow::Result<PathBuf> {
+        let beside = self.binaries()?.parent().map(|folder| folder.join("services"));
+        self.cache.clone().or(beside).context("--cache is needed")
+    }
+}
+
 /// How many of each service a cluster has.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
@@ -258,9 +278,7 @@ fn named(service: &Service) -> Option<(String, u32)> {
 }
 
 fn start(options: &Options, size: Size, env: &[(&str, &str)]) -> anyhow::Result<(Api, Running)> {
-    let here = std::env::current_exe()?;
-    let beside = here.parent().context("the folder of this program")?;
-    let binaries = options.binaries.clone().unwrap_or_else(|| beside.to_owned());
+    let binaries = options.binaries()?;
     let mut settings: Vec<(String, String)> =
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     for setting in &options.env {
@@ -287,10 +305,10 @@ fn start(options: &Options, size: Size, env: &[(&str, &str)]) -> anyhow::Result<
             Ok((api, Running::Standalone(Box::new(standalone))))
         }
         Deployment::Cluster => {
-            let cache = options.cache.clone().or_else(|| Some(binaries.parent()?.join("services")));
+            let cache = options.cache()?;
             let cluster = Cluster::start(&ClusterSpec {
                 binaries,
-                cache: cache.context("--cache is needed")?,
+                cache,
                 apis: size.apis,
                 dispatchers: size.dispatchers,
                 retries: size.retries,

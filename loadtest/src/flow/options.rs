@@ -33,6 +33,7 @@ pub struct Options {
     #[arg(long, default_value = "127.0.0.1:0")]
     pub sink: SocketAddr,
     #[command(flatten)]
+    #[serde(skip_serializing_if = "Other::is_none")]
     pub other: Other,
 }
 
@@ -66,6 +67,10 @@ impl Options {
 }
 
 impl Other {
+    fn is_none(&self) -> bool {
+        self.url_template.is_none()
+    }
+
     /// How that system is told of events, where one was named.
     ///
     /// # Errors
