@@ -1,5 +1,7 @@
 //! Plots of a report, as data, and drawn as SVG.
 
+use std::ops::Range;
+
 use plotters::{
     chart::{ChartBuilder, SeriesLabelPosition},
     coord::Shift,
@@ -15,6 +17,8 @@ use serde::Serialize;
 const SIZE: (u32, u32) = (860, 320);
 /// The letters of all plots.
 const FONT: (&str, u32) = ("sans-serif", 13);
+/// No latency is told apart from less.
+const LEAST: f64 = 0.01;
 
 /// A plot.
 #[derive(Debug, Clone, Serialize)]
@@ -93,13 +97,29 @@ impl Plot {
         values.filter(|value| value.is_finite()).fold(0.0, f64::max).max(1e-9)
     }
 
+    /// Latencies differ by orders of magnitude: powers of ten, from the one below the least to the one above the most.
+    fn heights(&self) -> Range<f64> {
+        if self.kind != Kind::Nines {
+            return 0.0..self.most(1) * 1.05;
+        }
+        let values = self.lines.iter().flat_map(|line| &line.points).map(|point| point[1]);
+        let least = values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min).max(LEAST).min(self.most(1));
+        let bottom = least.log10().floor();
+        bottom..self.most(1).log10().ceil().max(bottom + 1.0)
+    }
+
+    fn height(&self, value: f64) -> f64 {
+        if self.kind == Kind::Nines { value.max(LEAST).log10() } else { value }
+    }
+
     fn draw_lines(&self, area: &Area<'_>) -> Result<(), String> {
         area.fill(&WHITE).map_err(wrong)?;
+        let heights = self.heights();
         let mut chart = ChartBuilder::on(area)
             .margin(8)
             .x_label_area_size(36)
             .y_label_area_size(76)
-            .build_cartesian_2d(0.0..self.most(0), 0.0..self.most(1) * 1.05)
+            .build_cartesian_2d(0.0..self.most(0), heights.clone())
             .map_err(wrong)?;
         let nines = |x: &f64| format!("{} %", round(100.0 * (1.0 - 10_f64.powf(-x))));
         let seconds = |x: &f64| round(*x);
@@ -113,13 +133,14 @@ impl Plot {
             .y_desc(self.unit)
             .label_style(FONT)
             .x_label_formatter(label)
-            .y_label_formatter(&|y| round(*y))
+            .y_labels(if self.kind == Kind::Nines { to_place(heights.end - heights.start) + 1 } else { 10 })
+            .y_label_formatter(&|y| round(if self.kind == Kind::Nines { 10_f64.powf(*y) } else { *y }))
             .light_line_style(WHITE)
             .draw()
             .map_err(wrong)?;
         for (nth, line) in self.lines.iter().enumerate() {
             let style = colour(nth).stroke_width(2);
-            let points = line.points.iter().map(|point| (point[0], point[1]));
+            let points = line.points.iter().map(|point| (point[0], self.height(point[1])));
             chart
                 .draw_series(LineSeries::new(points, style))
                 .map_err(wrong)?

@@ -47,6 +47,8 @@ pub struct Other {
     url_template: Option<String>,
     /// A header of its requests, as `name: value`; may be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", requires = "url_template")]
+    // A report is shown around: it holds no keys.
+    #[serde(skip)]
     headers: Vec<String>,
     /// The body of its requests, or @file.
     #[arg(long, value_name = "TEXT", requires = "url_template")]
