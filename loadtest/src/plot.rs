@@ -117,6 +117,7 @@ impl Plot {
         let heights = self.heights();
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            .margin_right(30)
             .x_label_area_size(36)
             .y_label_area_size(76)
             .build_cartesian_2d(0.0..self.most(0), heights.clone())
@@ -133,6 +134,7 @@ impl Plot {
             .y_desc(self.unit)
             .label_style(FONT)
             .x_label_formatter(label)
+            .x_labels(if self.kind == Kind::Nines { to_place(self.most(0)) + 1 } else { 10 })
             .y_labels(if self.kind == Kind::Nines { to_place(heights.end - heights.start) + 1 } else { 10 })
             .y_label_formatter(&|y| round(if self.kind == Kind::Nines { 10_f64.powf(*y) } else { *y }))
             .light_line_style(WHITE)
@@ -163,10 +165,12 @@ impl Plot {
             .margin(8)
             .x_label_area_size(36)
             .y_label_area_size(190)
-            .build_cartesian_2d(0.0..self.most(1) * 1.05, 0.0..f64::from(count))
+            .build_cartesian_2d(0.0..self.most(1) * 1.05, -0.5..f64::from(count) - 0.5)
             .map_err(wrong)?;
         let name = |y: &f64| {
-            // Labels stand at whole numbers, the bar of a name above its number.
+            if y.fract() != 0.0 {
+                return String::new();
+            }
             let place = self.lines.len().checked_sub(1 + to_place(*y));
             place.and_then(|place| self.lines.get(place)).map(|line| line.name.clone()).unwrap_or_default()
         };
@@ -175,7 +179,7 @@ impl Plot {
             .disable_y_mesh()
             .x_desc(self.unit)
             .label_style(FONT)
-            .y_labels(self.lines.len() + 1)
+            .y_labels(self.lines.len())
             .y_label_formatter(&name)
             .x_label_formatter(&|x| round(*x))
             .light_line_style(WHITE)
@@ -184,7 +188,7 @@ impl Plot {
         let bars = self.lines.iter().rev().zip(0_u32..).map(|(line, place)| {
             let value = line.points.first().map_or(0.0, |point| point[1]);
             let place = f64::from(place);
-            Rectangle::new([(0.0, place + 0.15), (value, place + 0.75)], colour(0).filled())
+            Rectangle::new([(0.0, place - 0.3), (value, place + 0.3)], colour(0).filled())
         });
         chart.draw_series(bars).map_err(wrong).map(drop)
     }
