@@ -10,6 +10,8 @@ mod prepared;
 mod sink;
 mod tally;
 mod template;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Answered, Client, Plan, Ran};
 pub use prepared::{FIRST_NUMBER, Prepared};
