@@ -26,6 +26,9 @@ pub const KAFKA_PRODUCE: &str = "Kafka, produce";
 /// A message read and committed.
 pub const KAFKA_CONSUME: &str = "Kafka, consume";
 
+/// Scenarios that go as fast as they can.
+const TO_A_LIMIT: [&str; 6] = ["burst", "sustained", "fanout", "ingest", "many-destinations", "idempotent"];
+
 /// All of them, in the order of an event's way.
 #[cfg_attr(not(feature = "limits"), allow(dead_code, reason = "for whoever measures them"))]
 pub const ALL: [&str; 8] =
@@ -57,8 +60,11 @@ impl Ceilings {
         self.0.insert(stage.to_owned(), per_second);
     }
 
-    /// Adds each stage's share of its ceiling to a report that has events or deliveries each second.
+    /// Adds each stage's share of its ceiling to the report of a scenario that goes to a limit.
     pub fn tell(&self, report: &mut Report) {
+        if !TO_A_LIMIT.contains(&report.scenario) {
+            return;
+        }
         let rate = |name: &str| report.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value);
         let (Some(events), Some(deliveries)) = (rate("events"), rate("deliveries")) else { return };
         let mut batch = &report.settings["flow"]["batch"];
@@ -81,8 +87,11 @@ impl Ceilings {
             ],
             _ => return,
         };
-        let shares: Vec<_> =
-            stages.iter().filter_map(|(stage, rate)| Some((*stage, 100.0 * rate / self.0.get(*stage)?))).collect();
+        let shares: Vec<_> = stages
+            .iter()
+            .filter(|(_, rate)| *rate > 0.0)
+            .filter_map(|(stage, rate)| Some((*stage, 100.0 * rate / self.0.get(*stage)?)))
+            .collect();
         for (stage, share) in shares {
             report.tell(format!("{stage}: share of its ceiling alone"), share, "%");
         }
