@@ -66,7 +66,8 @@ impl Ceilings {
             return;
         }
         let rate = |name: &str| report.figures.iter().find(|figure| figure.name == name).map(|figure| figure.value);
-        let (Some(events), Some(deliveries)) = (rate("events"), rate("deliveries")) else { return };
+        let Some(events) = rate("events") else { return };
+        let deliveries = rate("deliveries").unwrap_or(0.0);
         let mut batch = &report.settings["flow"]["batch"];
         let one = serde_json::Value::from(1);
         if batch.is_null() {

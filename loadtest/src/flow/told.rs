@@ -83,7 +83,10 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
         report.tell("share of direct", middle(|line| line.share_of_direct(line.events_per_second)), "%");
     }
     report.tell("events accepted", middle(|line| line.accepted_per_second), "/s");
-    report.tell("deliveries", middle(|line| line.deliveries_per_second), "/s");
+    let delivered = middle(|line| line.deliveries_per_second);
+    if delivered > 0.0 {
+        report.tell("deliveries", delivered, "/s");
+    }
     report.tell("CPU of all services for an event", middle(|line| line.cpu_us_sum), "us");
     let names: Vec<String> = lines.first().map(|line| line.cpu_us.keys().cloned().collect()).unwrap_or_default();
     let mut bars = Vec::new();
@@ -92,14 +95,16 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
         report.tell(format!("CPU of {name}"), us, "us");
         bars.push((name, us));
     }
-    if middle(|line| line.cpu_us_delivery) > 0.0 {
+    if delivered > 0.0 {
         report.tell("CPU of all services for a delivery", middle(|line| line.cpu_us_delivery), "us");
     }
     report.tell("CPU of producers and receiver for an event", middle(|line| line.load_us), "us");
     report.tell("API answer, p50", middle(|line| line.api_p50_ms), "ms");
     report.tell("API answer, p99", middle(|line| line.api_p99_ms), "ms");
-    report.tell("end to end, p50", middle(|line| line.end_to_end_p50_ms), "ms");
-    report.tell("end to end, p99", middle(|line| line.end_to_end_p99_ms), "ms");
+    if delivered > 0.0 {
+        report.tell("end to end, p50", middle(|line| line.end_to_end_p50_ms), "ms");
+        report.tell("end to end, p99", middle(|line| line.end_to_end_p99_ms), "ms");
+    }
     bars.push(("producers and receiver".to_owned(), middle(|line| line.load_us)));
     report.plot(Plot::bars("CPU by process", "microseconds for an event", bars));
     report.keep("runs", lines);
