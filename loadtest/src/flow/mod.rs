@@ -120,7 +120,7 @@ impl Flow {
 
     /// Whether another system is measured.
     fn is_other(&self) -> bool {
-        self.options.other.template().is_ok_and(|template| template.is_some())
+        !self.options.other.is_none()
     }
 
     /// Creates destinations, each at a path of its own; the n-th wants one type only. In another system they are there

@@ -69,7 +69,8 @@ impl Options {
 }
 
 impl Other {
-    fn is_none(&self) -> bool {
+    /// Whether none was named.
+    pub fn is_none(&self) -> bool {
         self.url_template.is_none()
     }
 
