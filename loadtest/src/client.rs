@@ -40,6 +40,11 @@ impl Api {
         self.bases.first().map_or("", |base| base.trim_start_matches("http://"))
     }
 
+    /// Host and port of every service.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.bases.iter().map(|base| base.trim_start_matches("http://"))
+    }
+
     /// The same, acting in that tenant.
     pub fn in_tenant(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.into()), ..self.clone() }

@@ -1,14 +1,20 @@
-//! Measures a Signalpost: its order, limits and isolation under load and faults. `loadtest/README.md` says how to run it.
+//! Measures a Signalpost: its speed, and its order, limits and isolation under load and faults. `loadtest/README.md` says how to run it.
 //!
 //! Producers and receiver are in this process and share one clock; every event has a number that is found again in what
 //! arrives, so each scenario says what was lost and what came twice.
 
+mod ceilings;
 mod chance;
 mod client;
 mod epoch;
+mod flow;
 mod ledger;
+#[cfg(feature = "limits")]
+mod limits;
 mod load;
+mod page;
 mod payload;
+mod plot;
 mod processes;
 mod receiver;
 mod report;
@@ -16,9 +22,11 @@ mod run;
 mod scenarios;
 mod stats;
 mod target;
+mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use ceilings::Ceilings;
 use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -35,9 +43,35 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Scenario {
+    /// Events as fast as so many connections can post them, to one destination.
+    Burst(scenarios::burst::Options),
+    /// The highest rate that is delivered in time, open loop; or one rate.
+    Sustained(scenarios::sustained::Options),
+    /// Events that go to several destinations each.
+    Fanout(scenarios::fanout::Options),
+    /// Many deliveries wait for a paused destination; it is resumed.
+    Backlog(scenarios::backlog::Options),
+    /// Accepting only: nobody wants the events, or who does is paused.
+    Ingest(scenarios::ingest::Options),
+    /// Events that take turns among thousands of destinations, and among ten.
+    ManyDestinations(scenarios::many_destinations::Options),
+    /// The receiver is away for a minute, and comes back.
+    Outage(scenarios::outage::Options),
+    /// A tenth of the requests repeats another, with its idempotency key.
+    Idempotent(scenarios::idempotent::Options),
+    /// Every delivery fails once.
+    RetryStorm(scenarios::retry_storm::Options),
+    /// Bursts and repetitions for a destination that takes five requests a second.
+    RateLimited(scenarios::rate_limited::Options),
+    /// Many minutes of a steady load: memory, file descriptors, and what the store keeps stay flat.
+    Soak(scenarios::soak::Options),
+    /// What the parts can do at most on this machine, each alone: stores, Kafka, HTTP.
+    #[cfg(feature = "limits")]
+    Limits(limits::Options),
     /// Lanes under failures, while a process is killed every few seconds: nothing is overtaken, all arrive.
     Ordered(scenarios::ordered::Options),
     /// What one destination in trouble does to the others.
+    #[command(visible_alias = "slow-neighbour")]
     Isolation(scenarios::isolation::Options),
     /// A rate limit over every window, also while Redis is away.
     Rate(scenarios::rate::Options),
@@ -54,7 +88,20 @@ enum Scenario {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Command::parse();
-    let report = match &command.scenario {
+    let mut report = match &command.scenario {
+        Scenario::Burst(options) => scenarios::burst::run(&command.target, options).await?,
+        Scenario::Sustained(options) => scenarios::sustained::run(&command.target, options).await?,
+        Scenario::Fanout(options) => scenarios::fanout::run(&command.target, options).await?,
+        Scenario::Backlog(options) => scenarios::backlog::run(&command.target, options).await?,
+        Scenario::Ingest(options) => scenarios::ingest::run(&command.target, options).await?,
+        Scenario::ManyDestinations(options) => scenarios::many_destinations::run(&command.target, options).await?,
+        Scenario::Outage(options) => scenarios::outage::run(&command.target, options).await?,
+        Scenario::Idempotent(options) => scenarios::idempotent::run(&command.target, options).await?,
+        Scenario::RetryStorm(options) => scenarios::retry_storm::run(&command.target, options).await?,
+        Scenario::RateLimited(options) => scenarios::rate_limited::run(&command.target, options).await?,
+        Scenario::Soak(options) => scenarios::soak::run(&command.target, options).await?,
+        #[cfg(feature = "limits")]
+        Scenario::Limits(options) => limits::run(&command.target, options, &command.results).await?,
         Scenario::Ordered(options) => scenarios::ordered::run(&command.target, options).await?,
         Scenario::Isolation(options) => scenarios::isolation::run(&command.target, options).await?,
         Scenario::Rate(options) => scenarios::rate::run(&command.target, options).await?,
@@ -62,6 +109,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Hostile(options) => scenarios::hostile::run(&command.target, options).await?,
         Scenario::Rolling(options) => scenarios::rolling::run(&command.target, options).await?,
     };
+    if let Some(ceilings) = Ceilings::read(&command.results) {
+        ceilings.tell(&mut report);
+    }
     print!("{}", report.table());
     println!("written to {}", report.write(&command.results)?.display());
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

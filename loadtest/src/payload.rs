@@ -1,15 +1,18 @@
 //! The events of a load: orders of a shop, no two alike, each with the number by which it is found again in what arrives.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::{Value, json};
 
 use crate::chance::mixed;
 
-/// What stands before the number in `data`. `data` is forwarded byte for byte, so it stands there in what arrives, too.
-const MARK: &str = "\"loadtest_number\":";
+/// The member of `data` that is the number. `data` is forwarded byte for byte, so it stands there in what arrives, too.
+const NAME: &str = "loadtest_number";
 
 /// `data` of about that many bytes.
 pub fn data(number: u64, bytes: usize) -> String {
-    let mut text = format!("{{{MARK}{number}");
+    let mut text = format!("{{\"{NAME}\":{number}");
     let order = mixed(number);
     if text.len() + 120 <= bytes {
         text.push_str(&format!(
@@ -49,16 +52,19 @@ pub fn batch(events: &[String]) -> String {
     format!("{{\"events\":[{}]}}", events.join(","))
 }
 
+/// Where the digits of the number stand in a body: after the mark, also where the body holds it as a string with its quotes
+/// escaped.
+pub fn number_at(body: &[u8]) -> Option<usize> {
+    static FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NAME));
+    let after = FINDER.find(body)? + NAME.len();
+    let gap = body[after..].iter().take(8).position(u8::is_ascii_digit)?;
+    body[after..after + gap].iter().all(|byte| b"\\\": ".contains(byte)).then_some(after + gap)
+}
+
 /// The number in a body that arrived.
 pub fn number_in(body: &[u8]) -> Option<u64> {
-    let mark = MARK.as_bytes();
-    let at = body.windows(mark.len()).position(|window| window == mark)? + mark.len();
-    let digits = body[at..].iter().take_while(|byte| byte.is_ascii_digit());
-    let mut number: Option<u64> = None;
-    for digit in digits {
-        number = number.unwrap_or(0).checked_mul(10)?.checked_add(u64::from(digit - b'0')).map(Some)?;
-    }
-    number
+    let digits = body[number_at(body)?..].iter().take_while(|byte| byte.is_ascii_digit());
+    digits.into_iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
 }
 
 /// A retry policy that is quick and patient: what a fault test wants.
@@ -85,6 +91,8 @@ mod tests {
         }
         assert_eq!(super::number_in(b"{}"), None);
         assert_eq!(super::number_in(b"{\"loadtest_number\":}"), None);
+        assert_eq!(super::number_in(b"{\"loadtest_number\":null,\"n\":1}"), None);
+        assert_eq!(super::number_in(br#"{"payload":"{\"loadtest_number\": 77}"}"#), Some(77));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,16 @@ pub struct Sampler {
 impl Sampler {
     /// One sample of each service in that interval.
     pub fn start(epoch: Epoch, pids: Pids, every: Duration) -> Self {
+        Self::of(epoch, pids, every, usage)
+    }
+
+    /// The same, but for memory, which is dear to ask for: for what is measured at its limit.
+    pub fn of_cpu(epoch: Epoch, pids: Pids, every: Duration) -> Self {
+        let cpu_only = |pids: &Pids| cpu(pids).into_iter().map(|(name, cpu)| (name, 0.0, cpu)).collect();
+        Self::of(epoch, pids, every, cpu_only)
+    }
+
+    fn of(epoch: Epoch, pids: Pids, every: Duration, usage: fn(&Pids) -> Vec<(String, f64, f64)>) -> Self {
         let samples: Arc<Mutex<Samples>> = Arc::default();
         let task = tokio::spawn({
             let samples = Arc::clone(&samples);
@@ -77,25 +88,73 @@ impl Drop for Sampler {
 
 /// Name, MiB and CPU seconds of each service now.
 pub fn usage(pids: &Pids) -> Vec<(String, f64, f64)> {
-    let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let children = children();
-    let mut usage = Vec::with_capacity(pids.len());
-    for (name, pid) in pids {
-        let mut left = vec![pid];
-        let (mut mib, mut cpu) = (0.0, 0.0);
-        while let Some(pid) = left.pop() {
-            mib += memory_mib(pid).unwrap_or(0.0);
-            cpu += cpu_seconds(pid).unwrap_or(0.0);
-            left.extend(children.get(&pid).into_iter().flatten());
-        }
-        usage.push((name, mib, cpu));
-    }
-    usage
+    let with_children = families(pids).into_iter();
+    let sum = |of: fn(u32) -> Option<f64>, family: &[u32]| family.iter().filter_map(|pid| of(*pid)).sum();
+    with_children.map(|(name, family)| (name, sum(memory_mib, &family), sum(cpu_seconds, &family))).collect()
+}
+
+/// CPU seconds of each service so far. Cheaper than [`usage`]: the kernel walks all pages of a process to tell its memory.
+pub fn cpu(pids: &Pids) -> Vec<(String, f64)> {
+    let families = families(pids).into_iter();
+    families.map(|(name, family)| (name, family.iter().filter_map(|pid| cpu_seconds(*pid)).sum())).collect()
 }
 
 /// CPU seconds of all of them together.
 pub fn cpu_of_all(pids: &Pids) -> f64 {
-    usage(pids).into_iter().map(|(_, _, cpu)| cpu).sum()
+    cpu(pids).into_iter().map(|(_, cpu)| cpu).sum()
+}
+
+/// Each service with the ids of its processes.
+fn families(pids: &Pids) -> Vec<(String, Vec<u32>)> {
+    let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let children = children();
+    let family = |pid| {
+        let mut family = vec![pid];
+        let mut seen = 0;
+        while let Some(parent) = family.get(seen) {
+            let next = children.get(parent).cloned().unwrap_or_default();
+            family.extend(next);
+            seen += 1;
+        }
+        family
+    };
+    pids.into_iter().map(|(name, pid)| (name, family(pid))).collect()
+}
+
+/// CPU seconds of the thread that calls.
+pub fn thread_cpu() -> f64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+}
+
+/// CPU seconds of this process.
+#[cfg(feature = "limits")]
+pub fn own_cpu() -> f64 {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+}
+
+/// The id of the thread that calls.
+pub fn this_thread() -> u32 {
+    u32::try_from(nix::unistd::gettid().as_raw()).unwrap_or(0)
+}
+
+/// CPU seconds of a thread of this process, to the nanosecond.
+pub fn cpu_of_thread(id: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).unwrap_or_default();
+    let nanoseconds = text.split_whitespace().next().and_then(|value| value.parse().ok()).unwrap_or(0);
+    Duration::from_nanos(nanoseconds).as_secs_f64()
+}
+
+/// The most memory that each of them held at any time, in MiB, shared memory and all (the kernel's `VmHWM`).
+pub fn peak_mib(pids: &Pids) -> Vec<(String, f64)> {
+    let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let peak = |pid| status_kib(pid, "VmHWM:").unwrap_or(0.0) / 1024.0;
+    pids.into_iter().map(|(name, pid)| (name, peak(pid))).collect()
+}
+
+/// How many file descriptors each service has open.
+pub fn descriptors(pids: &Pids) -> Vec<(String, usize)> {
+    let open = |pid: &u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+    families(pids).into_iter().map(|(name, family)| (name, family.iter().map(open).sum())).collect()
 }
 
 fn children() -> BTreeMap<u32, Vec<u32>> {
@@ -125,10 +184,15 @@ fn cpu_seconds(pid: u32) -> Option<f64> {
 }
 
 fn memory_mib(pid: u32) -> Option<f64> {
-    let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
-    let kib = |text: String, name: &str| -> Option<f64> {
-        text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-    };
-    let proportional = file("smaps_rollup").and_then(|text| kib(text, "Pss:"));
-    Some(proportional.or_else(|| kib(file("status")?, "VmRSS:"))? / 1024.0)
+    let proportional = field_kib(pid, "smaps_rollup", "Pss:");
+    Some(proportional.or_else(|| status_kib(pid, "VmRSS:"))? / 1024.0)
+}
+
+fn status_kib(pid: u32, name: &str) -> Option<f64> {
+    field_kib(pid, "status", name)
+}
+
+fn field_kib(pid: u32, file: &str, name: &str) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }

@@ -1,9 +1,11 @@
-//! What a scenario found: a table for people, JSON for machines.
+//! What a scenario found: a table and a page for people, JSON for machines.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::{page::page, plot::Plot};
 
 /// One figure.
 #[derive(Debug, Clone, Serialize)]
@@ -31,8 +33,10 @@ pub struct Report {
     pub settings: Value,
     /// What it found, in order.
     pub figures: Vec<Figure>,
-    /// Curves and single runs, for plots and for a closer look.
+    /// Curves and single runs, for a closer look.
     pub series: serde_json::Map<String, Value>,
+    /// What its page shows.
+    pub plots: Vec<Plot>,
 }
 
 impl Report {
@@ -44,6 +48,7 @@ impl Report {
             settings,
             figures: Vec::new(),
             series: serde_json::Map::new(),
+            plots: Vec::new(),
         }
     }
 
@@ -77,6 +82,11 @@ impl Report {
         self.series.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
     }
 
+    /// A plot.
+    pub fn plot(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
     /// Whether every bound holds.
     pub fn holds(&self) -> bool {
         self.figures.iter().all(|figure| figure.holds != Some(false))
@@ -108,7 +118,7 @@ impl Report {
         table
     }
 
-    /// Writes table and JSON into a folder; the name of the JSON file.
+    /// Writes table, JSON and page into a folder; the name of the JSON file.
     ///
     /// # Errors
     /// It cannot be written.
@@ -119,6 +129,7 @@ impl Report {
         let file = (1..).map(name).find(|file| !file.exists()).unwrap_or_else(|| name(0));
         std::fs::write(&file, serde_json::to_vec_pretty(self)?)?;
         std::fs::write(file.with_extension("txt"), self.table())?;
+        std::fs::write(file.with_extension("html"), page(self)?)?;
         Ok(file)
     }
 }
@@ -130,7 +141,7 @@ pub fn count_of(count: usize) -> f64 {
 }
 
 /// Whole numbers whole and with commas, others to three digits.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
         let digits = format!("{:.0}", value.abs());
         let mut text = String::new();

@@ -29,7 +29,15 @@ impl Latencies {
     pub fn ms(&self, quantile: f64) -> f64 {
         self.0.value_at_quantile(quantile) as f64 / 1000.0
     }
+
+    /// Points of a plot of percentiles: `-log10(1 - quantile)`, and milliseconds.
+    pub fn percentiles(&self) -> Vec<[f64; 2]> {
+        QUANTILES.map(|quantile| [-(1.0 - quantile).log10(), self.ms(quantile)]).to_vec()
+    }
 }
+
+/// The quantiles of a plot: ever more nines.
+const QUANTILES: [f64; 14] = [0.0, 0.1, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9999];
 
 /// The median; 0 of nothing.
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {

@@ -53,6 +53,26 @@ pub struct Options {
     pub env: Vec<String>,
 }
 
+impl Options {
+    /// The folder with the binaries.
+    fn binaries(&self) -> anyhow::Result<PathBuf> {
+        if let Some(binaries) = &self.binaries {
+            return Ok(binaries.clone());
+        }
+        let here = std::env::current_exe()?;
+        Ok(here.parent().context("the folder of this program")?.to_owned())
+    }
+
+    /// Where the jars of Kafka are kept.
+    ///
+    /// # Errors
+    /// There is no folder beside that of the binaries.
+    pub fn cache(&self) -> anyhow::Result<PathBuf> {
+        let beside = self.binaries()?.parent().map(|folder| folder.join("services"));
+        self.cache.clone().or(beside).context("--cache is needed")
+    }
+}
+
 /// How many of each service a cluster has.
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
@@ -72,13 +92,13 @@ pub struct Standalone {
     spec: Spec,
     starts: usize,
     // Declared last: removed after the process has ended.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Standalone {
     fn start(mut spec: Spec, folder: TempDir) -> anyhow::Result<Self> {
         spec.folder = folder.path().to_owned();
-        let mut standalone = Self { process: None, spec, starts: 0, _folder: folder };
+        let mut standalone = Self { process: None, spec, starts: 0, folder };
         standalone.restart()?;
         Ok(standalone)
     }
@@ -93,6 +113,32 @@ impl Standalone {
         process.wait_for_log(READY, self.starts, Duration::from_secs(60))?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// The files of its data and their sizes in bytes. Those of the log that is written ahead, and what is shared in
+    /// memory, come and go, so they are told by themselves.
+    ///
+    /// # Errors
+    /// They cannot be looked at.
+    pub fn files(&self) -> anyhow::Result<Vec<(String, u64)>> {
+        let (mut data, mut ahead) = (0, 0);
+        let mut left = vec![self.folder.path().to_owned()];
+        while let Some(folder) = left.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                let meta = entry.metadata()?;
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                if meta.is_dir() {
+                    left.push(entry.path());
+                } else if name.ends_with("-wal") || name.ends_with("-shm") {
+                    ahead += meta.len();
+                } else {
+                    data += meta.len();
+                }
+            }
+        }
+        Ok(vec![("data".to_owned(), data), ("written ahead".to_owned(), ahead)])
     }
 
     /// `kill -9`.
@@ -195,8 +241,14 @@ impl Target {
                 pids.push(("kafka".to_owned(), cluster.kafka.process.id()));
                 pids.push(("redis".to_owned(), cluster.redis.process.id()));
             }
-            Running::Elsewhere => {}
+            // Whoever named it said what runs there, if anybody.
+            Running::Elsewhere => return,
         }
+        self.set_pids(pids);
+    }
+
+    /// Tells the samplers of other processes.
+    pub fn set_pids(&self, pids: Vec<(String, u32)>) {
         *self.pids.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = pids;
     }
 
@@ -226,9 +278,7 @@ fn named(service: &Service) -> Option<(String, u32)> {
 }
 
 fn start(options: &Options, size: Size, env: &[(&str, &str)]) -> anyhow::Result<(Api, Running)> {
-    let here = std::env::current_exe()?;
-    let beside = here.parent().context("the folder of this program")?;
-    let binaries = options.binaries.clone().unwrap_or_else(|| beside.to_owned());
+    let binaries = options.binaries()?;
     let mut settings: Vec<(String, String)> =
         env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     for setting in &options.env {
@@ -255,10 +305,10 @@ fn start(options: &Options, size: Size, env: &[(&str, &str)]) -> anyhow::Result<
             Ok((api, Running::Standalone(Box::new(standalone))))
         }
         Deployment::Cluster => {
-            let cache = options.cache.clone().or_else(|| Some(binaries.parent()?.join("services")));
+            let cache = options.cache()?;
             let cluster = Cluster::start(&ClusterSpec {
                 binaries,
-                cache: cache.context("--cache is needed")?,
+                cache,
                 apis: size.apis,
                 dispatchers: size.dispatchers,
                 retries: size.retries,

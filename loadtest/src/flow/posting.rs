@@ -1,0 +1,216 @@
+//! A load is posted, arrives, and is held against what was accepted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+
+use super::{DIRECT_PATH, Flow, Load, Measured, figure};
+use crate::{
+    load::Pace,
+    processes,
+    run::bar,
+    wire::{Client, Plan, Ran, Template, tally},
+};
+
+/// Requests of a direct run, and before it.
+const DIRECT: u64 = 40_000;
+const DIRECT_WARM: u64 = 4_000;
+/// Where nothing has come for so long, the ids are looked at.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What a direct run found.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Direct {
+    /// Requests each second.
+    pub per_second: f64,
+    /// CPU microseconds of the producers for each.
+    pub producers_us: f64,
+    /// And of the sink.
+    pub sink_us: f64,
+}
+
+/// A moment from which is counted.
+#[derive(Debug)]
+pub struct Mark {
+    /// When it was.
+    pub at: Duration,
+    /// What had arrived.
+    accepted: u64,
+    cpu: Vec<(String, f64)>,
+    sink_cpu: f64,
+}
+
+impl Flow {
+    /// The load before anything counts.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; or something was lost.
+    pub async fn warm(&self, load: &Load) -> anyhow::Result<()> {
+        if self.warm > 0 {
+            let load = Load { what: "warming", events: self.warm, pace: Pace::Closed, ..load.clone() };
+            let warmed = self.run(&load).await?;
+            anyhow::ensure!(warmed.tally.lost == 0, "{} of {} were lost", warmed.tally.lost, warmed.tally.posted);
+        }
+        Ok(())
+    }
+
+    /// Requests each second of the same producers straight to the same sink, and the CPU of both for each.
+    ///
+    /// # Errors
+    /// They cannot reach it.
+    pub async fn direct(&self) -> anyhow::Result<Direct> {
+        let template = Template::direct(&self.sink.address().to_string(), DIRECT_PATH);
+        let requests = self.made(&template, &["direct.0"], 1);
+        let mut found = Direct::default();
+        self.sink.take();
+        for count in [DIRECT_WARM, DIRECT] {
+            let load = Load::closed("direct", requests.clone(), count);
+            let before = self.sink.cpu();
+            let client = Client { addresses: vec![self.sink.address()], ..self.client(load.pace) };
+            let plan = self.plan(&load);
+            let ran = tokio::task::spawn_blocking(move || client.run(plan, &Arc::default())).await??;
+            let (tally, _) = tally(&ran.answers, 1, &self.sink.take(), 1);
+            anyhow::ensure!(tally.accepted == count && tally.lost == 0, "the direct run lost something: {tally:?}");
+            let each = |seconds: f64| seconds * 1e6 / figure(count);
+            found = Direct {
+                per_second: figure(count) / ran.ended.saturating_sub(ran.began).as_secs_f64(),
+                producers_us: each(ran.cpu),
+                sink_us: each(self.sink.cpu() - before),
+            };
+        }
+        Ok(found)
+    }
+
+    fn client(&self, pace: Pace) -> Client {
+        let connections = self.options.connections(pace);
+        Client { addresses: self.addresses.clone(), connections, epoch: self.epoch }
+    }
+
+    fn plan(&self, load: &Load) -> Plan {
+        let (count, batch) = (load.requests(), load.requests.batch);
+        Plan {
+            requests: Arc::clone(&load.requests.all),
+            count,
+            events: batch,
+            first: self.next_number.fetch_add(count * batch, Ordering::Relaxed),
+            // As many events, whatever the number of requests.
+            pace: match load.pace {
+                Pace::PerSecond(rate) => Pace::PerSecond(rate / figure(batch)),
+                Pace::Closed => Pace::Closed,
+            },
+            repeat_every: load.repeat_every,
+        }
+    }
+
+    /// Forgets what has arrived, and begins to count.
+    pub fn mark(&self) -> Mark {
+        self.sink.take();
+        Mark {
+            at: self.epoch.now(),
+            accepted: self.sink.accepted(),
+            cpu: processes::cpu(&self.target.pids),
+            sink_cpu: self.sink.cpu(),
+        }
+    }
+
+    /// Posts a load and waits for the answers; the progress is that of what arrives, where something is to.
+    ///
+    /// # Errors
+    /// The producers cannot connect.
+    pub async fn post(&self, load: &Load) -> anyhow::Result<Ran> {
+        let client = self.client(load.pace);
+        let plan = self.plan(load);
+        let progress = bar(load.what, usize::try_from(plan.count * plan.events).unwrap_or(0));
+        let done = Arc::<AtomicU64>::default();
+        let mut sending = tokio::task::spawn_blocking({
+            let done = Arc::clone(&done);
+            move || client.run(plan, &done)
+        });
+        loop {
+            tokio::select! {
+                ran = &mut sending => {
+                    progress.finish_and_clear();
+                    return Ok(ran??);
+                }
+                () = tokio::time::sleep(Duration::from_millis(50)) => progress.set_position(done.load(Ordering::Relaxed)),
+            }
+        }
+    }
+
+    /// Waits until all of a load has arrived, and until what is measured is calm again: what it does after the last arrival
+    /// is part of the price of an event.
+    ///
+    /// # Errors
+    /// None: the bounds of histograms are in order.
+    pub async fn arrived(&self, load: &Load, ran: Ran, mark: &Mark) -> anyhow::Result<Measured> {
+        let (expected, batch) = (load.deliveries(), load.requests.batch);
+        let progress = bar("arriving", usize::try_from(expected).unwrap_or(0));
+        let mut arrivals = Vec::new();
+        let mut arrived = self.sink.accepted();
+        let mut last_change = self.epoch.now();
+        let mut looked_at = u64::MAX;
+        loop {
+            let now = self.sink.accepted();
+            progress.set_position(now - mark.accepted);
+            if now != arrived {
+                (arrived, last_change) = (now, self.epoch.now());
+            }
+            let quiet_for = self.epoch.now().saturating_sub(last_change);
+            // What was refused never comes, and what came twice fills another's place: the ids decide. A walk over them is
+            // worth it when as many have come as should, or nothing has for a while.
+            if (now - mark.accepted >= expected || quiet_for > PAUSE) && looked_at != now {
+                looked_at = now;
+                arrivals.append(&mut self.sink.take());
+                if tally(&ran.answers, batch, &arrivals, load.fan).0.lost == 0 {
+                    break;
+                }
+            }
+            if quiet_for > load.patience {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        progress.finish_and_clear();
+        self.calm().await;
+        let cpu = measured_since(&mark.cpu, processes::cpu(&self.target.pids));
+        arrivals.append(&mut self.sink.take());
+        let (tally, latencies) = tally(&ran.answers, batch, &arrivals, load.fan);
+        Measured::of(ran, arrivals, tally, latencies, mark, cpu, self.sink.cpu() - mark.sink_cpu)
+    }
+
+    /// Posts a load, waits until all of it has arrived, and counts from its first request.
+    ///
+    /// # Errors
+    /// The producers cannot connect.
+    pub async fn run(&self, load: &Load) -> anyhow::Result<Measured> {
+        let mut mark = self.mark();
+        let ran = self.post(load).await?;
+        mark.at = ran.began;
+        self.arrived(load, ran, &mark).await
+    }
+
+    /// Waits until what is measured uses less than a fifth of a core.
+    pub async fn calm(&self) {
+        let mut before = processes::cpu_of_all(&self.target.pids);
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = processes::cpu_of_all(&self.target.pids);
+            if now - before < 0.021 {
+                return;
+            }
+            before = now;
+        }
+    }
+}
+
+/// CPU seconds by service since then.
+fn measured_since(before: &[(String, f64)], now: Vec<(String, f64)>) -> Vec<(String, f64)> {
+    let of = |name: &str| before.iter().find(|(before, _)| before == name).map_or(0.0, |(_, cpu)| *cpu);
+    now.into_iter().map(|(name, cpu)| (name.clone(), cpu - of(&name))).collect()
+}

@@ -1,0 +1,45 @@
+//! Each event goes to several destinations.
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::burst::bursts;
+use crate::{
+    flow::{self, Flow, Load},
+    report::Report,
+    target,
+};
+
+/// How it is run.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct Options {
+    #[command(flatten)]
+    flow: flow::Options,
+    /// Destinations of each event.
+    #[arg(long, default_value_t = 5)]
+    fan: usize,
+    /// Deliveries of a run.
+    #[arg(long, default_value_t = 100_000)]
+    deliveries: u64,
+    /// Runs; the medians are told.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Something does not start, or refuses what it should take.
+pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
+    let mut warm = options.flow.clone();
+    let fan = u64::try_from(options.fan.max(1))?;
+    // What is asked for are so many deliveries, not so many events.
+    warm.warm = warm.warm.map(|events| events / fan);
+    let flow = Flow::start(target, &warm).await?;
+    flow.destinations(options.fan, |_| "fanout.0".to_owned(), &json!({})).await?;
+    let load = Load::closed("fanout", flow.requests(&["fanout.0"]), options.deliveries / fan).fan(fan);
+    let mut report = Report::new("fanout", flow.target.name(), serde_json::to_value(options)?);
+    bursts(&flow, &load, options.runs, &mut report).await?;
+    Ok(report)
+}
