@@ -1,8 +1,10 @@
 //! Developer and CI commands: `cargo xtask --help`.
 
+mod bench_compare;
 mod cluster;
 mod compat;
 mod generate;
+mod revision;
 mod simulate;
 mod test;
 
@@ -28,6 +30,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Run the programs of an earlier version beside those of this one, under load: nothing lost, nothing twice.
     Compat(compat::Options),
+    /// Measure the benches of another revision beside those of this work tree: what has become slower.
+    BenchCompare(bench_compare::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Cluster(options) => cluster::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Compat(options) => compat::run(&options),
+        Command::BenchCompare(options) => bench_compare::run(&options),
         Command::Generate => generate::run(),
     };
     result.unwrap_or_else(|error| {
