@@ -6,6 +6,8 @@
 
 pub mod audit;
 pub mod auth;
+#[cfg(feature = "benching")]
+pub mod benching;
 pub mod edge;
 pub mod events;
 #[cfg(feature = "fuzzing")]

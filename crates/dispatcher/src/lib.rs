@@ -48,6 +48,8 @@ use signalpost_limits::Limits;
 use signalpost_runtime::Shutdown;
 use signalpost_sender::{Exchange, Outgoing, Sender};
 use signalpost_store::{Changes, DispatchStore, Store};
+#[cfg(feature = "benching")]
+pub use tracker::Tracker;
 
 /// What the dispatcher works with.
 #[derive(Clone)]

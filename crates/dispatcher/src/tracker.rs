@@ -17,7 +17,7 @@ enum State {
 
 /// The offsets of one partition in one epoch.
 #[derive(Debug, Default)]
-pub(crate) struct Tracker {
+pub struct Tracker {
     /// In growing order of offset; the first one is not done.
     known: VecDeque<(i64, State)>,
     /// The highest offset that was ever added.
@@ -27,7 +27,7 @@ pub(crate) struct Tracker {
 
 impl Tracker {
     /// A message was received. Offsets grow; one that does not was added before, and gives false.
-    pub(crate) fn add(&mut self, offset: i64) -> bool {
+    pub fn add(&mut self, offset: i64) -> bool {
         if self.last.is_some_and(|last| offset <= last) {
             return false;
         }
@@ -38,7 +38,7 @@ impl Tracker {
     }
 
     /// A message is done. Gives the offset after the contiguous prefix, where that moved. Repeating it is harmless.
-    pub(crate) fn done(&mut self, offset: i64) -> Option<i64> {
+    pub fn done(&mut self, offset: i64) -> Option<i64> {
         self.set(offset, State::Done);
         let mut next = None;
         while let Some((offset, State::Done)) = self.known.front() {
@@ -49,17 +49,17 @@ impl Tracker {
     }
 
     /// A message is given up. It stays undone for ever.
-    pub(crate) fn abandon(&mut self, offset: i64) {
+    pub fn abandon(&mut self, offset: i64) {
         self.set(offset, State::Abandoned);
     }
 
     /// How many are in hand.
-    pub(crate) const fn pending(&self) -> usize {
+    pub const fn pending(&self) -> usize {
         self.pending
     }
 
     /// How many messages lie between what may be committed and the newest.
-    pub(crate) fn gap(&self) -> usize {
+    pub fn gap(&self) -> usize {
         self.known.len()
     }
 

@@ -1,13 +1,11 @@
 //! `cargo xtask compat`: an earlier version beside this one. Not part of CI: it builds two versions.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Args;
 use signalpost_services::requirements::{self, Requirement};
+
+use crate::revision;
 
 /// What is built of each version.
 const PROGRAMS: [&str; 6] =
@@ -43,13 +41,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
 /// Builds the programs of a revision in a worktree and a target directory of their own; the folder with them.
 fn build_earlier(base: &str) -> anyhow::Result<PathBuf> {
-    let revision = git(&["rev-parse", "--short=12", "--verify", &format!("{base}^{{commit}}")])?;
+    let revision = revision::commit(base)?;
     let folder = crate::target().join("compat");
     let source = folder.join(&revision);
     if !source.is_dir() {
-        // One that was removed by hand is still registered.
-        git(&["worktree", "prune"])?;
-        git(&["worktree", "add", "--detach", "--force", path(&source)?, &revision])?;
+        revision::check_out(&revision, &source)?;
     }
     println!("building {revision} in {}", source.display());
     let built = folder.join("target");
@@ -61,14 +57,4 @@ fn build_earlier(base: &str) -> anyhow::Result<PathBuf> {
         .status()?;
     anyhow::ensure!(status.success(), "{revision} could not be built");
     Ok(built.join("debug"))
-}
-
-fn git(args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("git").current_dir(crate::root()).args(args).output().context("cannot run git")?;
-    anyhow::ensure!(output.status.success(), "git {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-fn path(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().context("a path that is not UTF-8")
 }

@@ -1,8 +1,10 @@
 //! Developer and CI commands: `cargo xtask --help`.
 
+mod bench_compare;
 mod cluster;
 mod compat;
 mod generate;
+mod revision;
 mod simulate;
 mod test;
 
@@ -28,6 +30,8 @@ enum Command {
     Simulate(simulate::Options),
     /// Run the programs of an earlier version beside those of this one, under load: nothing lost, nothing twice.
     Compat(compat::Options),
+    /// Measure the benches of another revision beside those of this work tree: what has become slower.
+    BenchCompare(bench_compare::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Command::Cluster(options) => cluster::run(&options),
         Command::Simulate(options) => simulate::run(&options),
         Command::Compat(options) => compat::run(&options),
+        Command::BenchCompare(options) => bench_compare::run(&options),
         Command::Generate => generate::run(),
     };
     result.unwrap_or_else(|error| {
@@ -60,6 +65,14 @@ fn target() -> PathBuf {
 fn cargo() -> std::process::Command {
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    // `cargo run` set these for us. Some build scripts (ring's) look at them, and all that depends on those would be built anew
+    // whenever cargo is run by hand and by us in turns.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     cargo
 }
 

@@ -247,9 +247,12 @@ fn results(slots: &[Slot], outcomes: &[EventOutcome]) -> Vec<ItemResult> {
 /// How a batch is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Form {
+pub enum Form {
+    /// `{"events": […]}`.
     Native,
+    /// NDJSON: an event a line.
     Lines,
+    /// A list of CloudEvents.
     CloudEvents,
 }
 
@@ -265,8 +268,11 @@ impl Form {
         }
     }
 
-    /// Every event, each judged by itself. Refuses the whole only where it is no batch at all.
-    fn read(self, bytes: &[u8], most_bytes: usize) -> Result<Vec<Result<Posted, Problem>>, Problem> {
+    /// Every event, each judged by itself.
+    ///
+    /// # Errors
+    /// 400, 422: the whole is refused only where it is no batch at all.
+    pub fn read(self, bytes: &[u8], most_bytes: usize) -> Result<Vec<Result<Posted, Problem>>, Problem> {
         let items = match self {
             Self::Lines => {
                 let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);

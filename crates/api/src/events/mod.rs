@@ -6,7 +6,7 @@
 
 mod accept;
 mod answer;
-mod batch;
+pub(crate) mod batch;
 pub(crate) mod cloudevents;
 pub(crate) mod native;
 pub(crate) mod posted;
