@@ -82,32 +82,26 @@ impl EventPattern {
         if self.0 == "*" {
             return true;
         }
-        // Glob matching with one point of return: the last `**` seen.
-        let pattern: Vec<&str> = self.0.split('.').collect();
-        let segments: Vec<&str> = event_type.split('.').collect();
-        let (mut p, mut s) = (0, 0);
-        let mut back: Option<(usize, usize)> = None;
-        while s < segments.len() {
-            match pattern.get(p) {
-                Some(&"**") => {
-                    back = Some((p, s));
-                    p += 1;
+        // Glob matching with one point of return: behind the last `**` seen, and what it has taken so far.
+        let (mut pattern, mut segments) = (self.0.split('.'), event_type.split('.'));
+        let mut back = None;
+        loop {
+            let mut later = segments.clone();
+            let Some(segment) = later.next() else { return pattern.all(|rest| rest == "**") };
+            let mut behind = pattern.clone();
+            match behind.next() {
+                Some("**") => {
+                    back = Some((behind.clone(), segments.clone()));
+                    pattern = behind;
                 }
-                Some(&wanted) if wanted == "*" || wanted == segments[s] => {
-                    p += 1;
-                    s += 1;
+                Some(wanted) if wanted == "*" || wanted == segment => (pattern, segments) = (behind, later),
+                _ => {
+                    let Some((star, taken)) = &mut back else { return false };
+                    taken.next();
+                    (pattern, segments) = (star.clone(), taken.clone());
                 }
-                _ => match back {
-                    Some((star, taken)) => {
-                        back = Some((star, taken + 1));
-                        p = star + 1;
-                        s = taken + 1;
-                    }
-                    None => return false,
-                },
             }
         }
-        pattern[p..].iter().all(|rest| *rest == "**")
     }
 }
 

@@ -178,6 +178,7 @@ fn written(group: &IngestGroup) -> Vec<DeliveryWrite> {
                 tenant_id: TenantId::DEFAULT,
                 destination_id: delivery.destination_id,
                 event_id,
+                lease: None,
             },
             attempt: attempt.clone(),
             next: Next::Delivered,
