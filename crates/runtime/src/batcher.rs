@@ -4,17 +4,14 @@
 //! a caller that gives up never cancels it.
 
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Poll, ready},
-    time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::timeout,
 };
 
 /// The batcher has stopped, or its queue is full. Nothing was taken.
@@ -54,8 +51,8 @@ impl<T, R> Entry<T, R> {
 pub struct Intake<T, R>(Arc<Mutex<Queue<T, R>>>);
 
 struct Queue<T, R> {
-    /// Taken out to see that they are there.
-    seen: VecDeque<Entry<T, R>>,
+    /// Taken out to see that there is one.
+    first: Option<Entry<T, R>>,
     entries: mpsc::Receiver<Entry<T, R>>,
 }
 
@@ -70,39 +67,24 @@ impl<T, R> Intake<T, R> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until so many are there, or nobody will hand in more.
-    async fn see(&self, count: usize) {
-        poll_fn(|cx| {
-            let mut queue = self.lock();
-            while queue.seen.len() < count {
-                match ready!(queue.entries.poll_recv(cx)) {
-                    Some(entry) => queue.seen.push_back(entry),
-                    None => break,
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
     /// Waits until there is something. False: there never will be again.
     async fn ready(&self) -> bool {
-        self.see(1).await;
-        !self.lock().seen.is_empty()
-    }
-
-    /// Waits for so many, but not longer than that.
-    pub async fn gather(&self, count: usize, at_most: Duration) {
-        // What there is by then is what was to be had.
-        let _late = timeout(at_most, self.see(count)).await;
+        poll_fn(|cx| {
+            let mut queue = self.lock();
+            if queue.first.is_none() {
+                queue.first = ready!(queue.entries.poll_recv(cx));
+            }
+            Poll::Ready(queue.first.is_some())
+        })
+        .await
     }
 
     /// Up to so many of what waits now, in the order in which they came. Where nobody takes any, they wait on.
     pub fn take(&self, most: usize) -> Vec<Entry<T, R>> {
         let mut queue = self.lock();
-        let mut taken = Vec::with_capacity(most.min(queue.seen.len() + queue.entries.len()));
+        let mut taken = Vec::with_capacity(most.min(queue.entries.len() + 1));
         while taken.len() < most
-            && let Some(entry) = queue.seen.pop_front().or_else(|| queue.entries.try_recv().ok())
+            && let Some(entry) = queue.first.take().or_else(|| queue.entries.try_recv().ok())
         {
             taken.push(entry);
         }
@@ -111,7 +93,7 @@ impl<T, R> Intake<T, R> {
 
     /// Looks at the one that came first.
     pub fn look_at_first<V>(&self, look: impl FnOnce(&T) -> V) -> Option<V> {
-        self.lock().seen.front().map(|entry| look(&entry.item))
+        self.lock().first.as_ref().map(|entry| look(&entry.item))
     }
 }
 
@@ -145,7 +127,7 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
         F: Future<Output = ()> + Send,
     {
         let (queue, entries) = mpsc::channel(capacity);
-        let intake = Intake(Arc::new(Mutex::new(Queue { seen: VecDeque::new(), entries })));
+        let intake = Intake(Arc::new(Mutex::new(Queue { first: None, entries })));
         let task = tokio::spawn(async move {
             while intake.ready().await {
                 write(intake.clone()).await;

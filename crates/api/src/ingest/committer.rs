@@ -3,10 +3,7 @@
 use std::{
     collections::VecDeque,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -32,13 +29,6 @@ use crate::IngestSettings;
 /// The most entries that are looked at together.
 const MOST_ENTRIES: usize = 4096;
 
-/// While requests come in by the dozen, a group waits for as many again as the one before it had: of producers that wait for their
-/// answers those come within that time, and one transaction for all of them costs little more than one for a few.
-const GATHER: Duration = Duration::from_millis(1);
-
-/// From so many on a group is one of dozens.
-const MANY: usize = 8;
-
 /// A transaction that takes longer is given up: its outcome is unknown.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -52,8 +42,6 @@ pub struct Committer {
     ports: IngestPorts,
     settings: IngestSettings,
     publisher: Publisher,
-    /// Requests in the group before.
-    before: AtomicUsize,
 }
 
 /// A unit and what came of it.
@@ -88,15 +76,11 @@ struct Bench {
 
 impl Committer {
     pub fn new(ports: &IngestPorts, settings: IngestSettings, publisher: Publisher) -> Self {
-        Self { ports: ports.clone(), settings, publisher, before: AtomicUsize::new(0) }
+        Self { ports: ports.clone(), settings, publisher }
     }
 
     /// Commits what waits, in as many groups as their bounds need.
     pub async fn write(self: &Arc<Self>, intake: Intake<Item, Reply>) {
-        let before = self.before.load(Ordering::Relaxed);
-        if before >= MANY {
-            intake.gather(before * 2, GATHER).await;
-        }
         let mut work = Work { intake: Some(intake), ..Work::default() };
         loop {
             work = self.commit_next(work).await;
@@ -142,11 +126,7 @@ impl Committer {
             return None;
         }
         let Work { intake, pending, requests, barriers } = &mut bench.work;
-        let entries = intake.take().map(|intake| intake.take(MOST_ENTRIES));
-        if let Some(entries) = &entries {
-            self.before.store(entries.len(), Ordering::Relaxed);
-        }
-        for entry in entries.into_iter().flatten() {
+        for entry in intake.take().into_iter().flat_map(|intake| intake.take(MOST_ENTRIES)) {
             match entry.split() {
                 (Item::Units { submissions, share }, reply) => pending.extend(requests.add(submissions, share, reply)),
                 (Item::Barrier, reply) => barriers.push(reply),
