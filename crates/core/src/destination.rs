@@ -44,6 +44,31 @@ pub struct Destination {
     pub updated_at: Timestamp,
 }
 
+impl Destination {
+    /// A new one, that is sent to from now on. Its owner gave it no id.
+    pub fn new(
+        id: DestinationId,
+        tenant_id: TenantId,
+        spec: DestinationSpec,
+        secrets: Kept,
+        created_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            tenant_id,
+            uid: None,
+            spec,
+            secrets,
+            state: DestinationState::Active,
+            disabled_reason: None,
+            circuit: CircuitRecord::default(),
+            version: 1,
+            created_at,
+            updated_at: created_at,
+        }
+    }
+}
+
 /// What the owner of a destination sets. Serialised into stores; grows by fields with a default only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DestinationSpec {

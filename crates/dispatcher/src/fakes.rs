@@ -17,8 +17,8 @@ use bytes::Bytes;
 pub(crate) use outside::{FakeLimits, Script, Scripted, Started, closed, status};
 use signalpost_bus::{Message, Origin, Payload};
 use signalpost_core::{
-    CircuitPolicy, CircuitRecord, Clock, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, Kept, TenantId, Timestamp,
+    CircuitPolicy, Clock, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec, Entropy, Event,
+    EventId, EventMeta, Guarantee, Kept, TenantId, Timestamp,
     destination::{BodyFormat, DisableAfter, Method, RateLimit, default_max_in_flight},
     ordering::Ordering,
     retry_policy::RetryPolicy,
@@ -64,11 +64,10 @@ impl Entropy for Counting {
 }
 
 pub(crate) fn destination(number: u8) -> Destination {
-    Destination {
-        id: destination_id(number),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: DestinationSpec {
+    Destination::new(
+        destination_id(number),
+        TenantId::DEFAULT,
+        DestinationSpec {
             name: format!("destination {number}"),
             description: None,
             url: format!("https://{number}.example/"),
@@ -87,14 +86,9 @@ pub(crate) fn destination(number: u8) -> Destination {
             disable_after: DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
-        secrets: Kept::plain("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: START,
-        updated_at: START,
-    }
+        Kept::plain("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        START,
+    )
 }
 
 pub(crate) fn limited(number: u8, per_second: f64) -> Destination {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use signalpost_bus::{Bus, Consumer, Delivered, Message, Origin};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
-    AttemptOutcome, Clock, DeliveryId, Destination, DestinationId, DestinationState, Entropy, Event, EventId,
-    EventMeta, Kept, OutboxId, TenantId,
+    AttemptOutcome, Clock, DeliveryId, Destination, DestinationId, Entropy, Event, EventId, EventMeta, Kept, OutboxId,
+    TenantId,
 };
 use signalpost_retry::{Ports, RetryError, Settings, recover, run};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy};
@@ -66,19 +66,13 @@ impl Process {
             "url": "https://example.com/hook", "event_types": ["*"],
             "retry": {"strategy": "schedule", "delays_ms": [10, 10]},
         });
-        let destination = Destination {
-            id: DestinationId::new(now, self.entropy.as_ref()),
-            tenant_id: TenantId::DEFAULT,
-            uid: None,
-            spec: serde_json::from_value(spec).unwrap(),
-            secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-            state: DestinationState::Active,
-            disabled_reason: None,
-            circuit: signalpost_core::CircuitRecord::default(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let destination = Destination::new(
+            DestinationId::new(now, self.entropy.as_ref()),
+            TenantId::DEFAULT,
+            serde_json::from_value(spec).unwrap(),
+            Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+            now,
+        );
         assert_eq!(self.store.create_destination(&destination).await.unwrap(), Created::Yes);
         destination
     }

@@ -17,9 +17,8 @@ use bytes::Bytes;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use signalpost_core::{
-    CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSecrets, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Kept, TenantId, classify::Answer, secret::Secret,
-    signature::default_signatures,
+    Clock, DeliveryId, Destination, DestinationId, DestinationSecrets, DestinationSpec, Entropy, Event, EventId,
+    EventMeta, Kept, TenantId, classify::Answer, secret::Secret, signature::default_signatures,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_sender::{EgressPolicy, Outgoing, Sender, SenderSettings};
@@ -101,23 +100,17 @@ async fn measure(address: &str, requests: usize, at_once: usize) {
     let secrets = DestinationSecrets::signing(Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
     let url = format!("http://{address}/hooks/orders");
     let spec = serde_json::json!({"url": url, "event_types": ["*"]});
-    let destination = Arc::new(Destination {
+    let destination = Arc::new(Destination::new(
         id,
         tenant_id,
-        uid: None,
-        spec: DestinationSpec {
+        DestinationSpec {
             signatures: default_signatures(),
             header_names: BTreeSet::new(),
             ..serde_json::from_value(spec).unwrap()
         },
-        secrets: Kept::Sealed(vault.seal_destination(&*entropy, tenant_id, id, &secrets)),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: at,
-        updated_at: at,
-    });
+        Kept::Sealed(vault.seal_destination(&*entropy, tenant_id, id, &secrets)),
+        at,
+    ));
     let event = Arc::new(Event {
         id: EventId::new(at, &*entropy),
         tenant_id,

@@ -12,8 +12,8 @@ use std::{
 
 use futures::FutureExt as _;
 use signalpost_core::{
-    DestinationId, DestinationSpec, DestinationState, EventId, EventMeta, Kept, Secret, TenantId,
-    destination::BodyFormat, retry_policy::RetryPolicy,
+    DestinationId, DestinationSpec, EventId, EventMeta, Kept, Secret, TenantId, destination::BodyFormat,
+    retry_policy::RetryPolicy,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use tokio::{
@@ -29,11 +29,10 @@ const AT: Timestamp = Timestamp::from_millis(1_700_000_000_500);
 
 fn destination(url: &str) -> Destination {
     let at = Timestamp::from_millis(0);
-    Destination {
-        id: DestinationId::from_parts(at, [1; 10]),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: DestinationSpec {
+    Destination::new(
+        DestinationId::from_parts(at, [1; 10]),
+        TenantId::DEFAULT,
+        DestinationSpec {
             name: "test".into(),
             description: None,
             url: url.into(),
@@ -52,14 +51,9 @@ fn destination(url: &str) -> Destination {
             disable_after: destination::DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
-        secrets: Kept::plain(SECRET),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: signalpost_core::CircuitRecord::default(),
-        version: 1,
-        created_at: at,
-        updated_at: at,
-    }
+        Kept::plain(SECRET),
+        at,
+    )
 }
 
 fn event() -> Event {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 use hyper_rustls::HttpsConnectorBuilder;
 use signalpost_core::{
-    DestinationSecrets, DestinationSpec, DestinationState, TenantId, Timestamp,
+    DestinationSecrets, DestinationSpec, TenantId, Timestamp,
     secret::{Auth, Secret},
     signature::{DigestEncoding, HmacScheme, default_signatures},
 };
@@ -38,19 +38,13 @@ fn destination(vault: &KeyRing, secrets: &DestinationSecrets) -> Destination {
     let at = Timestamp::from_millis(0);
     let id = DestinationId::from_parts(at, [1; 10]);
     let spec = serde_json::json!({"url": "https://a.example/", "event_types": ["*"]});
-    Destination {
+    Destination::new(
         id,
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: DestinationSpec { signatures: default_signatures(), ..serde_json::from_value(spec).unwrap() },
-        secrets: Kept::Sealed(vault.seal_destination(&SystemEntropy, TenantId::DEFAULT, id, secrets)),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: signalpost_core::CircuitRecord::default(),
-        version: 1,
-        created_at: at,
-        updated_at: at,
-    }
+        TenantId::DEFAULT,
+        DestinationSpec { signatures: default_signatures(), ..serde_json::from_value(spec).unwrap() },
+        Kept::Sealed(vault.seal_destination(&SystemEntropy, TenantId::DEFAULT, id, secrets)),
+        at,
+    )
 }
 
 fn secrets(auth: Option<Auth>) -> DestinationSecrets {

@@ -14,8 +14,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use signalpost_core::{
-    CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSecrets, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Kept, TenantId, secret::Secret,
+    Clock, DeliveryId, Destination, DestinationId, DestinationSecrets, DestinationSpec, Entropy, Event, EventId,
+    EventMeta, Kept, TenantId, secret::Secret,
 };
 use signalpost_receiver::{Received, Receiver, ReceiverSettings};
 use signalpost_runtime::{SystemClock, SystemEntropy};
@@ -53,19 +53,13 @@ async fn request_of(section: &str) -> (String, Arc<Received>) {
     let vault = Arc::new(KeyRing::parse(KeyRing::generate("test", &*entropy).reveal()).unwrap());
     let (at, tenant_id) = (clock.now(), TenantId::DEFAULT);
     let id = DestinationId::new(at, &*entropy);
-    let destination = Destination {
+    let destination = Destination::new(
         id,
         tenant_id,
-        uid: None,
         spec,
-        secrets: Kept::Sealed(vault.seal_destination(&*entropy, tenant_id, id, &secrets)),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: at,
-        updated_at: at,
-    };
+        Kept::Sealed(vault.seal_destination(&*entropy, tenant_id, id, &secrets)),
+        at,
+    );
     let event = Event {
         id: EventId::new(at, &*entropy),
         tenant_id,

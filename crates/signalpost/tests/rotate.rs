@@ -12,7 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use signalpost_core::{CircuitRecord, Destination, DestinationId, DestinationState, Kept, Secret, TenantId, Timestamp};
+use signalpost_core::{Destination, DestinationId, Kept, Secret, TenantId, Timestamp};
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{Health as _, ManageStore as _};
 use signalpost_store_sqlite::{SqliteStore, inspect};
@@ -215,19 +215,13 @@ async fn of_before(data_dir: &Path) -> DestinationId {
     let now: Timestamp = store.check().await.unwrap();
     let spec = json!({"name": "old", "url": "http://127.0.0.1:9999/", "event_types": ["*"], "header_names": ["X-Old"]});
     let headers = [("X-Old".to_owned(), Secret::new(HEADER))].into();
-    let destination = Destination {
-        id: DestinationId::new(now, &SystemEntropy),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: serde_json::from_value(spec).unwrap(),
-        secrets: Kept::Plain { secret: Secret::new(SECRET), headers },
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
+    let destination = Destination::new(
+        DestinationId::new(now, &SystemEntropy),
+        TenantId::DEFAULT,
+        serde_json::from_value(spec).unwrap(),
+        Kept::Plain { secret: Secret::new(SECRET), headers },
+        now,
+    );
     store.create_destination(&destination).await.unwrap();
     fs::write(data_dir.join("keys.toml"), "admin_key = \"op_of-the-version-before\"\n").unwrap();
     destination.id

@@ -7,8 +7,8 @@ use std::{num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, Kept, LaneId, OutboxId, TenantId, WaitReason,
+    AttemptOutcome, Clock as _, DeliveryId, Destination, DestinationId, Event, EventId, EventMeta, Guarantee, Kept,
+    LaneId, OutboxId, TenantId, WaitReason,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -29,19 +29,13 @@ fn open(path: &Path) -> SqliteStore {
 
 async fn destination(store: &SqliteStore) -> Destination {
     let now = SystemClock::new().now();
-    let destination = Destination {
-        id: DestinationId::new(now, &SystemEntropy),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).unwrap(),
-        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    };
+    let destination = Destination::new(
+        DestinationId::new(now, &SystemEntropy),
+        TenantId::DEFAULT,
+        serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).unwrap(),
+        Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        now,
+    );
     store.create_destination(&destination).await.unwrap();
     destination
 }

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId,
+    AttemptOutcome, Clock as _, DeliveryId, Destination, DestinationId, Event, EventId, EventMeta, Guarantee, Kept,
+    OutboxId, TenantId,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -106,19 +106,13 @@ async fn ingest(store: &dyn Store, mut group: IngestGroup) -> anyhow::Result<()>
 
 fn destination() -> anyhow::Result<Destination> {
     let now = SystemClock::new().now();
-    Ok(Destination {
-        id: DestinationId::new(now, &SystemEntropy),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: serde_json::from_value(json!({"url": "https://example.com/", "event_types": ["limits.0"]}))?,
-        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
-    })
+    Ok(Destination::new(
+        DestinationId::new(now, &SystemEntropy),
+        TenantId::DEFAULT,
+        serde_json::from_value(json!({"url": "https://example.com/", "event_types": ["limits.0"]}))?,
+        Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        now,
+    ))
 }
 
 /// An event as the API makes it.

@@ -8,10 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Map, Value};
-use signalpost_core::{
-    CircuitRecord, Destination, DestinationId, DestinationSecrets, DestinationSpec, DestinationState, Kept, Tenant,
-    TenantId,
-};
+use signalpost_core::{Destination, DestinationId, DestinationSecrets, DestinationSpec, Kept, Tenant, TenantId};
 use signalpost_store::manage::{Created, DestinationUpdate};
 
 use super::{
@@ -303,17 +300,8 @@ pub(super) async fn make(state: &AppState, tenant: TenantId, draft: Draft) -> Re
     let secrets = draft.secrets(None, Otherwise::Make, &*ports.entropy)?;
     let id = DestinationId::new(now, &*ports.entropy);
     Ok(Destination {
-        id,
-        tenant_id: tenant,
         uid: draft.uid,
-        spec: draft.spec,
-        secrets: keep(state, tenant, id, &secrets).await?,
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now,
-        updated_at: now,
+        ..Destination::new(id, tenant, draft.spec, keep(state, tenant, id, &secrets).await?, now)
     })
 }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use signalpost_bus::{Bus as _, Message, Origin, Payload};
 use signalpost_bus_local::{Capacity, LocalBus};
 use signalpost_core::{
-    AttemptOutcome, CircuitPolicy, CircuitRecord, Clock as _, DeadReason, DeliveryId, Destination, DestinationId,
-    DestinationSpec, DestinationState, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, WaitReason,
+    AttemptOutcome, CircuitPolicy, Clock as _, DeadReason, DeliveryId, Destination, DestinationId, DestinationSpec,
+    Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, WaitReason,
     destination::{BodyFormat, DisableAfter, Method, default_max_in_flight},
     ordering::{LaneKeys, Ordering},
     pattern::EventPattern,
@@ -102,19 +102,8 @@ impl Rig {
             metadata: BTreeMap::new(),
         };
         set(&mut spec);
-        let destination = Destination {
-            id: DestinationId::new(now, &SystemEntropy),
-            tenant_id: TENANT,
-            uid: None,
-            spec,
-            secrets: Kept::plain(SECRET),
-            state: DestinationState::Active,
-            disabled_reason: None,
-            circuit: CircuitRecord::default(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let destination =
+            Destination::new(DestinationId::new(now, &SystemEntropy), TENANT, spec, Kept::plain(SECRET), now);
         self.store.create_destination(&destination).await.unwrap();
         destination.id
     }

@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use signalpost_core::{
-    CircuitPolicy, CircuitRecord, Clock, DeliveryId, Destination, DestinationId, DestinationSpec, DestinationState,
-    Event, EventId, EventMeta, Guarantee, Kept, TenantId, Timestamp,
+    CircuitPolicy, Clock, DeliveryId, Destination, DestinationId, DestinationSpec, Event, EventId, EventMeta,
+    Guarantee, Kept, TenantId, Timestamp,
     destination::{self, BodyFormat, DisableAfter},
     ordering::Ordering as Order,
     retry_policy::RetryPolicy,
@@ -84,11 +84,10 @@ pub async fn send(sender: &Sender, url: &str) -> Exchange {
 
 fn destination(url: &str) -> Destination {
     let at = Timestamp::from_millis(0);
-    Destination {
-        id: DestinationId::from_parts(at, [1; 10]),
-        tenant_id: TenantId::DEFAULT,
-        uid: None,
-        spec: DestinationSpec {
+    Destination::new(
+        DestinationId::from_parts(at, [1; 10]),
+        TenantId::DEFAULT,
+        DestinationSpec {
             name: "test".to_owned(),
             description: None,
             url: url.to_owned(),
@@ -107,14 +106,9 @@ fn destination(url: &str) -> Destination {
             disable_after: DisableAfter::default(),
             metadata: BTreeMap::new(),
         },
-        secrets: Kept::plain("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: at,
-        updated_at: at,
-    }
+        Kept::plain("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        at,
+    )
 }
 
 /// The URLs of one of the two lists.

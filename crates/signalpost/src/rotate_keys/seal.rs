@@ -158,7 +158,7 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::json;
-    use signalpost_core::{CircuitRecord, Destination, DestinationId, DestinationState, Secret};
+    use signalpost_core::{Destination, DestinationId, Secret};
     use signalpost_runtime::{SystemClock, SystemEntropy};
     use signalpost_store_sqlite::SqliteStore;
     use tempfile::TempDir;
@@ -183,22 +183,16 @@ mod tests {
         let (tenant_id, id) = (TenantId::DEFAULT, DestinationId::new(now, &SystemEntropy));
         let secrets = signalpost_core::DestinationSecrets::signing(Secret::new(secret));
         let spec = json!({"name": secret, "url": "https://example.com/", "event_types": ["*"]});
-        let destination = Destination {
+        let destination = Destination::new(
             id,
             tenant_id,
-            uid: None,
-            spec: serde_json::from_value(spec).unwrap(),
-            secrets: match vault {
+            serde_json::from_value(spec).unwrap(),
+            match vault {
                 Some(vault) => Kept::Sealed(vault.seal_destination(&SystemEntropy, tenant_id, id, &secrets)),
                 None => Kept::plain(secret),
             },
-            state: DestinationState::Active,
-            disabled_reason: None,
-            circuit: CircuitRecord::default(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+            now,
+        );
         store.create_destination(&destination).await.unwrap();
         id
     }

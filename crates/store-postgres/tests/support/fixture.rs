@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, CircuitRecord, Clock as _, DeliveryId, Destination, DestinationId, DestinationState, Event,
-    EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, Timestamp,
+    AttemptOutcome, Clock as _, DeliveryId, Destination, DestinationId, Event, EventId, EventMeta, Guarantee, Kept,
+    OutboxId, TenantId, Timestamp,
 };
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_store::{
@@ -31,19 +31,13 @@ pub async fn destination(store: &PostgresStore) -> Destination {
 }
 
 pub fn new_destination() -> Destination {
-    Destination {
-        id: DestinationId::new(now(), &SystemEntropy),
-        tenant_id: TENANT,
-        uid: None,
-        spec: serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).expect("a spec"),
-        secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-        state: DestinationState::Active,
-        disabled_reason: None,
-        circuit: CircuitRecord::default(),
-        version: 1,
-        created_at: now(),
-        updated_at: now(),
-    }
+    Destination::new(
+        DestinationId::new(now(), &SystemEntropy),
+        TENANT,
+        serde_json::from_value(json!({"url": "https://example.com/hook", "event_types": ["*"]})).expect("a spec"),
+        Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+        now(),
+    )
 }
 
 pub fn event_at(at: Timestamp) -> Event {

@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use serde_json::json;
 use signalpost_core::{
-    AttemptOutcome, CircuitRecord, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec,
-    DestinationState, Entropy, Event, EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, Timestamp, WaitReason,
+    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, Destination, DestinationId, DestinationSpec, Entropy, Event,
+    EventId, EventMeta, Guarantee, Kept, OutboxId, TenantId, Timestamp, WaitReason,
 };
 
 use super::{DEADLINE, Database};
@@ -96,19 +96,13 @@ impl World {
     /// A destination that is not stored yet.
     pub(super) async fn new_destination(&self, tenant: TenantId) -> Destination {
         let now = self.now().await;
-        Destination {
-            id: DestinationId::new(now, &self.seed),
-            tenant_id: tenant,
-            uid: None,
-            spec: spec(),
-            secrets: Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
-            state: DestinationState::Active,
-            disabled_reason: None,
-            circuit: CircuitRecord::default(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        }
+        Destination::new(
+            DestinationId::new(now, &self.seed),
+            tenant,
+            spec(),
+            Kept::plain("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"),
+            now,
+        )
     }
 
     /// Stores it.

@@ -457,17 +457,14 @@ fn the_schema_lists_exactly_what_is_read() {
     let refused = read(&everything, &|_| Ok(String::new())).unwrap_err().errors;
     assert_eq!(refused, [crate::problem::FieldError::new("/url", "is required")]);
     let destination = signalpost_core::Destination {
-        id: "dst_01h2e8kqvbfwea724h75qc655w".parse().unwrap(),
-        tenant_id: signalpost_core::TenantId::DEFAULT,
         uid: Some("u".to_owned()),
-        spec: spec(json!({"description": "d", "rate_limit": {"per_second": 1}})),
-        secrets: signalpost_core::Kept::plain(""),
-        state: signalpost_core::DestinationState::Active,
-        disabled_reason: None,
-        circuit: signalpost_core::CircuitRecord::default(),
-        version: 1,
-        created_at: signalpost_core::Timestamp::default(),
-        updated_at: signalpost_core::Timestamp::default(),
+        ..signalpost_core::Destination::new(
+            "dst_01h2e8kqvbfwea724h75qc655w".parse().unwrap(),
+            signalpost_core::TenantId::DEFAULT,
+            spec(json!({"description": "d", "rate_limit": {"per_second": 1}})),
+            signalpost_core::Kept::plain(""),
+            signalpost_core::Timestamp::default(),
+        )
     };
     let secrets = signalpost_core::DestinationSecrets::signing(Secret::new(secret(24)));
     let current = super::patch::document(&destination, &secrets);
