@@ -144,10 +144,12 @@ impl Queues {
     pub(crate) fn push(&mut self, job: Job, spec: &DestinationSpec, now: Duration) -> Option<Parked> {
         let id = job.message.destination_id;
         let gate = self.gates.get(&id).copied();
-        let queue = self.queues.entry(id).or_insert_with(|| Queue::new(job.message.tenant_id));
+        let queue = self.queues.entry(id).or_insert_with(|| Queue::new(job.message.tenant_id, now));
         queue.configure(spec);
-        // While there is plenty of room, a burst may wait here as long as any other.
-        let is_roomy = queue.rate.is_none() && self.queued * 2 < self.bounds.queued && !queue.is_stuck(now);
+        // While there is plenty of room, a burst may wait here as long as any other; and some more of it while nobody can know
+        // yet how fast its destination is.
+        let roomy = if queue.is_new(now) { self.bounds.queued / 4 * 3 } else { self.bounds.queued / 2 };
+        let is_roomy = queue.rate.is_none() && self.queued < roomy && !queue.is_stuck(now);
         let is_full = queue.jobs.len() >= queue.most(self.bounds.wait, now) && !is_roomy && queue.is_slow(now);
         let is_shut =
             gate.is_some_and(|gate| !gate.shut_for(now).is_zero()) || queue.slow_until > now + self.bounds.wait;

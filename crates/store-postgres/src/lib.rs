@@ -49,8 +49,8 @@ use sqlx::PgPool;
 
 /// The store on PostgreSQL. Cheap to share behind an `Arc`; dropping it ends its background task.
 pub struct PostgresStore {
-    /// Ingest alone: it must not wait behind the others.
-    ingest: PgPool,
+    /// The hot path alone: it must not wait behind the others.
+    hot: PgPool,
     /// The dispatcher's and retry's work, and changes by people.
     main: PgPool,
     /// Lists and single reads of the API: few connections, bounded statements.
@@ -72,7 +72,7 @@ impl PostgresStore {
         let options = pools::parse(url)?;
         let (changes, watcher) = changes::watch(options.clone(), &settings);
         Ok(Self {
-            ingest: pools::ingest(options.clone(), &settings),
+            hot: pools::hot(options.clone(), &settings),
             main: pools::main(options.clone(), &settings),
             reads: pools::reads(options, &settings),
             settings,
@@ -94,7 +94,7 @@ impl PostgresStore {
     /// Closes all connections. Calls that come later fail as unavailable.
     pub async fn close(&self) {
         self.watcher.abort();
-        self.ingest.close().await;
+        self.hot.close().await;
         self.main.close().await;
         self.reads.close().await;
     }

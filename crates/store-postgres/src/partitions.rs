@@ -66,6 +66,11 @@ impl Day {
     }
 }
 
+/// The partition of a table for a day.
+pub(crate) fn name(table: &str, day: Day) -> String {
+    format!("{table}_{}", day.suffix())
+}
+
 /// Makes the partitions from yesterday to so many days ahead.
 pub(crate) async fn prepare(connection: &mut PgConnection, days_ahead: u32) -> Result<(), Failure> {
     let Day(today) = Day::of(now(connection).await?);
@@ -93,12 +98,11 @@ async fn ensure(connection: &mut PgConnection, days: impl Iterator<Item = Day>) 
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
     // Somebody else may have made them while we waited.
     for (table, day) in missing(&mut transaction, &days).await? {
-        let (suffix, low, high) = (day.suffix(), day.first_id(), day.end_id());
+        let (partition, low, high) = (name(table, day), day.first_id(), day.end_id());
         let room = if table == "deliveries" { "WITH (fillfactor = 50)" } else { "" };
-        let create =
-            format!("CREATE TABLE {table}_{suffix} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE) {room}");
+        let create = format!("CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE) {room}");
         let attach =
-            format!("ALTER TABLE {table} ATTACH PARTITION {table}_{suffix} FOR VALUES FROM ('{low}') TO ('{high}')");
+            format!("ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES FROM ('{low}') TO ('{high}')");
         sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *transaction).await?;
         sqlx::raw_sql(AssertSqlSafe(attach)).execute(&mut *transaction).await?;
     }
@@ -158,7 +162,7 @@ pub(crate) async fn drop_day(transaction: &mut PgConnection, day: Day) -> Result
         return Ok(false);
     }
     for table in TABLES {
-        let drop = format!("DROP TABLE IF EXISTS {table}_{}", day.suffix());
+        let drop = format!("DROP TABLE IF EXISTS {}", name(table, day));
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
     }
     Ok(true)

@@ -11,8 +11,8 @@ use sqlx::{
 /// How to use the database.
 #[derive(Debug, Clone)]
 pub struct PostgresSettings {
-    /// Connections for writing. Few are enough: every hop is batched. Two of them are ingest's alone (one, where there are
-    /// fewer than four).
+    /// Connections for writing. Few are enough: every hop is batched. Two of them are the hot path's alone (one, where
+    /// there are fewer than four).
     pub max_connections: u32,
     /// Connections for the lists of the API.
     pub read_connections: u32,
@@ -53,30 +53,32 @@ pub(crate) fn parse(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(options.application_name("signalpost").disable_statement_logging())
 }
 
-/// For writing: the dispatcher, retry, and people.
+/// For writing: the dispatcher, retry, and people. Plans are made for the arguments at hand: that opens the partitions of the batch
+/// only (a generic plan locks them all).
 pub(crate) fn main(options: PgConnectOptions, settings: &PostgresSettings) -> PgPool {
-    let connections = settings.max_connections.saturating_sub(of_ingest(settings)).max(1);
-    writing(options, connections, settings)
+    let connections = settings.max_connections.saturating_sub(of_hot(settings)).max(1);
+    writing(options, connections, settings, "force_custom_plan")
 }
 
-/// For writing, too, but for ingest alone: it commits one group at a time, and looks up a few small things meanwhile.
-pub(crate) fn ingest(options: PgConnectOptions, settings: &PostgresSettings) -> PgPool {
-    writing(options, of_ingest(settings), settings)
+/// For the few statements of the hot path alone: ingest, which commits one group at a time and looks up a few small things meanwhile, and
+/// the outcomes of most deliveries. They are planned once for each connection, as planning would cost as much as doing: so they
+/// insert, or name the partition themselves.
+pub(crate) fn hot(options: PgConnectOptions, settings: &PostgresSettings) -> PgPool {
+    writing(options, of_hot(settings), settings, "force_generic_plan")
 }
 
-fn of_ingest(settings: &PostgresSettings) -> u32 {
+fn of_hot(settings: &PostgresSettings) -> u32 {
     if settings.max_connections < 4 { 1 } else { 2 }
 }
 
-/// Plans are made for the arguments at hand: that opens the partitions of the batch only (a generic plan
-/// locks them all), and costs little per batch. Statistics of partitions that fill up are always late, so plans that read
-/// a whole table are switched off; and statements name their rows by `= ANY(ids)`, whose cost does not depend on
-/// statistics, never by a range alone. What the hot path touches is young and in memory, so a look-up is cheap.
-fn writing(options: PgConnectOptions, connections: u32, settings: &PostgresSettings) -> PgPool {
+/// Statistics of partitions that fill up are always late, so plans that read a whole table are switched off; and statements
+/// name their rows by `= ANY(ids)`, whose cost does not depend on statistics, never by a range alone. What the hot path
+/// touches is young and in memory, so a look-up is cheap.
+fn writing(options: PgConnectOptions, connections: u32, settings: &PostgresSettings, plans: &str) -> PgPool {
     let time = milliseconds(settings.operation_timeout);
     let options = options.options([
         ("synchronous_commit", "on"),
-        ("plan_cache_mode", "force_custom_plan"),
+        ("plan_cache_mode", plans),
         ("enable_seqscan", "off"),
         ("enable_bitmapscan", "off"),
         ("enable_mergejoin", "off"),

@@ -1,4 +1,5 @@
-//! A future that is dropped at any await leaves all of it or nothing, and its connection usable.
+//! A future that is dropped at any await leaves all of it or nothing, of outcomes perhaps those that arrived, and its connection
+//! usable.
 
 mod support;
 
@@ -72,7 +73,7 @@ async fn at_every_await_of_ingest_outcomes_and_feed() {
             .fetch_one(&database.sql)
             .await
             .expect("a count");
-        assert!(attempts == 0 || attempts == 3, "{attempts} of a batch of 3");
+        assert!([0, 1, 3].contains(&attempts), "{attempts} of a batch of 3, of which one arrived");
         seen[usize::from(stored == 3)] += 1;
     }
     assert!(seen[0] >= 2 && seen[1] >= 3, "both ends were seen: {seen:?}");

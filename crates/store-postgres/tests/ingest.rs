@@ -101,7 +101,7 @@ async fn a_group_whose_commit_was_unheard_can_be_repeated() {
     let store = store_at(&proxy.url(&database.url), Default::default()).await;
     let destination = destination(&store).await;
     for (cut, stored_before) in [(Cut::BeforeCommit, 0), (Cut::AfterCommit, 20)] {
-        let group = events(&store, destination.id, 20, Start::Queued).await;
+        let group = events(&store, destination.id, 20, Start::Waiting(WaitReason::Turn)).await;
         let before = database.count("SELECT count(*) FROM deliveries").await;
         proxy.arm(cut);
         let outcome = store.ingest(&group).await;
@@ -111,6 +111,28 @@ async fn a_group_whose_commit_was_unheard_can_be_repeated() {
         post(&store, &group).await;
         assert_eq!(database.count("SELECT count(*) FROM deliveries").await - before, 20, "{cut:?}");
     }
-    assert_eq!(database.count("SELECT count(*) FROM outbox").await, 2);
+    assert_eq!(database.count("SELECT count(*) FROM outbox").await, 0);
+    database.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn a_group_in_one_statement_is_repeated_over_another_connection() {
+    let database = Database::new().await;
+    let proxy = CommitProxy::start_for(&database.url, Some("all_of_it")).await;
+    let store = store_at(&proxy.url(&database.url), Default::default()).await;
+    let destination = destination(&store).await;
+    // Prepares the statement.
+    post(&store, &events(&store, destination.id, 1, Start::Queued).await).await;
+    for cut in [Cut::BeforeCommit, Cut::AfterCommit] {
+        let group = events(&store, destination.id, 20, Start::Queued).await;
+        let before = database.count("SELECT count(*) FROM deliveries").await;
+        proxy.arm(cut);
+        post(&store, &group).await;
+        assert!(proxy.has_cut(), "{cut:?}");
+        assert_eq!(database.count("SELECT count(*) FROM deliveries").await - before, 20, "{cut:?}");
+        // The next connection has prepared nothing yet.
+        post(&store, &events(&store, destination.id, 1, Start::Queued).await).await;
+    }
+    assert_eq!(database.count("SELECT count(*) FROM outbox").await, 5);
     database.assert_consistent().await;
 }

@@ -45,8 +45,8 @@ pub trait DispatchStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn events(&self, ids: &[EventId]) -> Result<Vec<Arc<Event>>, StoreError>;
 
-    /// Writes what came of deliveries, all in one transaction, each on its condition. Results are in order.
-    /// Repeating a batch is harmless.
+    /// Writes what came of deliveries, each on its condition, those of one delivery in the order of the batch. Results are in order.
+    /// Repeating a batch is harmless; after an error some of it may have been written.
     ///
     /// What ends in a lane lets the next of the lane go: it is due now or, with `hand_over`, leased to the caller for
     /// [`crate::HANDOVER_LEASE`] and given back with the answer. An answer that is lost costs no more than that lease.

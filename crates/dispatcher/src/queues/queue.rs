@@ -17,6 +17,8 @@ const LONG: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) struct Queue {
     pub tenant: TenantId,
+    /// Since when there is one.
+    since: Duration,
     /// First in, first out.
     pub jobs: VecDeque<Job>,
     /// Requests that are out.
@@ -46,9 +48,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(tenant: TenantId) -> Self {
+    pub(super) fn new(tenant: TenantId, now: Duration) -> Self {
         Self {
             tenant,
+            since: now,
             jobs: VecDeque::new(),
             in_flight: 0,
             max_in_flight: 0,
@@ -83,6 +86,11 @@ impl Queue {
             return most.ceil().clamp(1.0, 4.0 * MOST_OF_ONE as f64) as usize;
         }
         if self.is_stuck(now) { MOST_BEHIND_STUCK } else { MOST_OF_ONE }
+    }
+
+    /// Whether it began a moment ago: its pace says nothing yet.
+    pub(super) fn is_new(&self, now: Duration) -> bool {
+        now.saturating_sub(self.since) < SLOW
     }
 
     /// Whether all its slots are taken by requests that do not end.

@@ -300,6 +300,23 @@ fn while_we_are_what_is_slow_nothing_is_parked() {
 }
 
 #[test]
+fn a_burst_has_a_moment_to_show_how_fast_its_destination_is() {
+    let mut queues = Queues::new(Bounds { queued: 8000, bytes: 1_000_000, ..BOUNDS });
+    let spec = destination(1).spec;
+    for delivery in 0..6000 {
+        assert!(queues.push(job(delivery, 1, ms(10)), &spec, ms(10)).is_none());
+    }
+    assert!(queues.push(job(6000, 1, ms(20)), &spec, ms(20)).is_some(), "the rest of the room is for others");
+    // None has ended after that moment.
+    assert!(queues.take_all(destination_id(1), ms(600)).len() == 6000 && queues.load(destination_id(1)) == (0, 0));
+    grant(&mut queues, 2);
+    assert!(queues.push(job(0, 2, ms(600)), &spec, ms(600)).is_none());
+    assert!(next(&mut queues, ms(600)).is_some());
+    let kept = (1..8000).filter(|delivery| queues.push(job(*delivery, 2, ms(1200)), &spec, ms(1200)).is_none());
+    assert_eq!(kept.count(), 4000);
+}
+
+#[test]
 fn an_open_circuit_takes_nothing_and_a_trying_one_a_few() {
     let mut queues = Queues::new(BOUNDS);
     let (id, spec) = (destination_id(1), destination(1).spec);

@@ -8,7 +8,7 @@ mod leases;
 mod reads;
 mod write;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use async_trait::async_trait;
 use signalpost_core::{
@@ -16,7 +16,7 @@ use signalpost_core::{
 };
 use signalpost_store::{
     DispatchStore, StoreError,
-    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport},
+    dispatch::{DeliveryWrite, QueueHold, Standing, WriteReport, Written},
 };
 use sqlx::PgConnection;
 
@@ -50,8 +50,12 @@ impl DispatchStore for PostgresStore {
         if batch.is_empty() {
             return Ok(WriteReport::default());
         }
+        let done = self.write_arrivals(batch).await?;
+        if done.len() == batch.len() {
+            return Ok(WriteReport { written: vec![Written::Done; batch.len()], followers: Vec::new() });
+        }
         let inline = self.settings.inline_bytes;
-        Ok(transact!(self, |transaction| write::write(transaction, batch, hand_over, inline))?)
+        Ok(transact!(self, |transaction| write::write(transaction, batch, &done, hand_over, inline))?)
     }
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {
@@ -76,6 +80,23 @@ impl DispatchStore for PostgresStore {
 
     async fn disable_destination(&self, tenant: TenantId, id: DestinationId, reason: &str) -> Result<(), StoreError> {
         Ok(transact!(self, |transaction| disable(transaction, tenant, id, reason))?)
+    }
+}
+
+impl PostgresStore {
+    /// Writes the common case, and gives what was written so.
+    async fn write_arrivals(&self, batch: &[DeliveryWrite]) -> Result<HashSet<DeliveryId>, Failure> {
+        let mut done = HashSet::new();
+        for (day, places) in fast::places(batch) {
+            match read!(self, hot, |connection| fast::write(connection, batch, day, &places)) {
+                Ok(some) if done.is_empty() => done = some,
+                Ok(some) => done.extend(some),
+                // The partition was dropped: no delivery of that day is there any more.
+                Err(failure) if failure.sqlstate().as_deref() == Some("42P01") => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(done)
     }
 }
 

@@ -1,14 +1,10 @@
 //! One batch of outcomes in one transaction.
 //!
 //! Deliveries that occur more than once are written in rounds, so that the batch has the effect of its items applied
-//! in order. Each round first tries the common case, a first attempt that arrived ([`super::fast`]), in one statement; what is
-//! left is locked, decided on here ([`super::decide`]) and written ([`super::apply`]). What that means for lanes, queues and failing
-//! destinations is gathered, and written once after the last round.
-//!
-//! Where both are in a round and their ids mixed, all of it is locked first: the relay and others lock in the order of ids, and
-//! would wait for us as we for them.
+//! in order. What of a round is not done yet ([`super::fast`]) is locked, decided on ([`super::decide`]) and written ([`super::apply`]).
+//! What that means for lanes, queues and failing destinations is gathered, and written once after the last round.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use signalpost_core::{AttemptOutcome, DeliveryId, DeliveryState, DestinationId, WaitReason};
 use signalpost_store::dispatch::{DeliveryWrite, Next, WriteReport, Written};
@@ -17,7 +13,6 @@ use sqlx::{PgConnection, Row};
 use super::{
     apply::Plan,
     decide::{Change, Found, To, Waits, decide},
-    fast,
 };
 use crate::{
     due::{self, Leased},
@@ -44,28 +39,17 @@ struct Gathered {
 pub(super) async fn write(
     transaction: &mut PgConnection,
     batch: &[DeliveryWrite],
+    done: &HashSet<DeliveryId>,
     hand_over: bool,
     inline_bytes: usize,
 ) -> Result<WriteReport, Failure> {
-    let mut written = vec![Written::Superseded; batch.len()];
-    let mut gathered = Gathered::default();
-    for round in rounds(batch) {
-        let (first_successes, mut rest): (Round, Round) =
-            round.into_iter().partition(|place| is_first_success(&batch[*place]));
-        if are_mixed(batch, &first_successes, &rest) {
-            lock_all(transaction, batch, first_successes.iter().chain(&rest)).await?;
-        }
-        let done = fast::write(transaction, batch, &first_successes).await?;
-        for place in first_successes {
-            if let Some(was_failing) = done.get(&batch[place].target().delivery_id) {
-                written[place] = Written::Done;
-                gathered.attempts.push((place, *was_failing));
-            } else {
-                rest.push(place);
-            }
-        }
-        rest.sort_unstable_by_key(|place| batch[*place].target().delivery_id);
-        decide_and_apply(transaction, batch, &rest, &mut written, &mut gathered).await?;
+    let is_done = |write: &DeliveryWrite| done.contains(&write.target().delivery_id);
+    let mut written: Vec<Written> =
+        batch.iter().map(|write| if is_done(write) { Written::Done } else { Written::Superseded }).collect();
+    let done = (0..batch.len()).filter(|place| is_done(&batch[*place])).map(|place| (place, false));
+    let mut gathered = Gathered { attempts: done.collect(), ..Gathered::default() };
+    for round in rounds(batch, |write| !is_done(write)) {
+        decide_and_apply(transaction, batch, &round, &mut written, &mut gathered).await?;
     }
     let Gathered { lanes, mut queues, attempts } = gathered;
     let turns = lanes.settle(transaction, hand_over, &mut queues).await?;
@@ -99,10 +83,10 @@ fn leased(turn: &Turn) -> Option<Leased> {
     })
 }
 
-fn rounds(batch: &[DeliveryWrite]) -> Vec<Round> {
+fn rounds(batch: &[DeliveryWrite], wanted: impl Fn(&DeliveryWrite) -> bool) -> Vec<Round> {
     let mut rounds: Vec<Round> = Vec::new();
     let mut seen = HashMap::<DeliveryId, usize>::with_capacity(batch.len());
-    for (place, write) in batch.iter().enumerate() {
+    for (place, write) in batch.iter().enumerate().filter(|(_, write)| wanted(write)) {
         let turn = seen.entry(write.target().delivery_id).or_default();
         if rounds.len() == *turn {
             rounds.push(Round::new());
@@ -114,30 +98,6 @@ fn rounds(batch: &[DeliveryWrite]) -> Vec<Round> {
         round.sort_unstable_by_key(|place| batch[*place].target().delivery_id);
     }
     rounds
-}
-
-fn is_first_success(write: &DeliveryWrite) -> bool {
-    // What is leased in a lane is not queued.
-    matches!(write, DeliveryWrite::Attempt { target, attempt, next: Next::Delivered } if attempt.number == 1 && target.lease.is_none())
-}
-
-/// Whether somebody of the second comes before somebody of the first.
-fn are_mixed(batch: &[DeliveryWrite], first: &Round, second: &Round) -> bool {
-    let id = |place: &usize| batch[*place].target().delivery_id;
-    first.last().zip(second.first()).is_some_and(|(last, first)| id(first) < id(last))
-}
-
-async fn lock_all<'p>(
-    transaction: &mut PgConnection,
-    batch: &[DeliveryWrite],
-    places: impl Iterator<Item = &'p usize>,
-) -> Result<(), Failure> {
-    let ids = uuids(places.map(|place| batch[*place].target().delivery_id));
-    sqlx::query("SELECT FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE")
-        .bind(ids)
-        .execute(transaction)
-        .await?;
-    Ok(())
 }
 
 async fn decide_and_apply(

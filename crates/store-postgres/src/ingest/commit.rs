@@ -147,7 +147,7 @@ pub(super) async fn insert(
     changes.apply(transaction).await
 }
 
-fn column<'g, E, T>(items: &'g [E], of: impl Fn(&'g E) -> T) -> Vec<T> {
+pub(super) fn column<'g, E, T>(items: &'g [E], of: impl Fn(&'g E) -> T) -> Vec<T> {
     items.iter().map(of).collect()
 }
 

@@ -1,6 +1,7 @@
-//! The hot path of ingest: a group in one transaction of four round trips; up to three more where it has claims, lanes or
-//! waiting starts.
+//! The hot path of ingest: a group in one statement; where it has claims, lanes, waiting starts or large fan-outs, in one
+//! transaction of four to seven round trips.
 
+mod at_once;
 pub(crate) mod claims;
 mod commit;
 mod group;
@@ -29,10 +30,21 @@ impl IngestStore for PostgresStore {
     async fn ingest(&self, group: &IngestGroup) -> Result<Vec<UnitOutcome>, StoreError> {
         let mut committed = HashSet::new();
         let mut mended = false;
+        let mut plain = at_once::plain(group);
         loop {
-            let failure = match transact!(self, in ingest, |transaction| group::commit(transaction, group, &committed))
-            {
-                Ok(outcomes) => return Ok(outcomes),
+            let tried = match &plain {
+                // Sent again over another connection it would find its own events.
+                Some(plain) => {
+                    read!(self, hot, |connection| plain.commit(connection)).map(|done| done.then(|| plain.outcomes()))
+                }
+                None => transact!(self, in hot, |transaction| group::commit(transaction, group, &committed)).map(Some),
+            };
+            let failure = match tried {
+                Ok(Some(outcomes)) => return Ok(outcomes),
+                Ok(None) => {
+                    plain = None;
+                    continue;
+                }
                 Err(failure) => failure,
             };
             match failure.sqlstate().as_deref() {
@@ -40,11 +52,12 @@ impl IngestStore for PostgresStore {
                 Some("23514") if !mended => {
                     mended = true;
                     let moments = || events(group).map(|event| event.created_at());
-                    read!(self, ingest, |connection| partitions::ensure_for(connection, moments()))?;
+                    read!(self, hot, |connection| partitions::ensure_for(connection, moments()))?;
                 }
                 // An event is there already: the group is repeated, its first try was committed.
                 Some("23505") if committed.is_empty() && is_repetition(&failure) => {
-                    committed = read!(self, ingest, |connection| present(connection, group))?;
+                    plain = None;
+                    committed = read!(self, hot, |connection| present(connection, group))?;
                     if committed.is_empty() {
                         return Err(failure.into());
                     }
@@ -55,11 +68,11 @@ impl IngestStore for PostgresStore {
     }
 
     async fn routes(&self, tenant: TenantId) -> Result<Routes, StoreError> {
-        Ok(read!(self, ingest, |connection| routes(connection, tenant))?)
+        Ok(read!(self, hot, |connection| routes(connection, tenant))?)
     }
 
     async fn spilled(&self) -> Result<Vec<DestinationId>, StoreError> {
-        let ids: Vec<Uuid> = read!(self, ingest, |connection| sqlx::query_scalar(
+        let ids: Vec<Uuid> = read!(self, hot, |connection| sqlx::query_scalar(
             "SELECT destination_id FROM queues WHERE spilled ORDER BY destination_id"
         )
         .fetch_all(connection))?;

@@ -55,13 +55,15 @@ pub(super) async fn requeue_lost(
     if let Some(held) = held {
         next = next.min(before(held));
     }
+    // Behind what is too young, or held, nothing is read again before that has changed.
+    let halted = reached.is_some_and(|reached| next < reached.uuid());
     if next > mark {
         sqlx::query("UPDATE marks SET value = $1 WHERE name = 'requeue_lost'")
             .bind(next.to_string())
             .execute(&mut *transaction)
             .await?;
     }
-    let came_to_the_end = !cut && scan.read < room;
+    let came_to_the_end = !cut && (scan.read < room || halted);
     // Nothing anchored and no way forward: asking again at once would find the same.
     let stuck = anchored == 0 && next <= mark;
     Ok((anchored, came_to_the_end || stuck))

@@ -37,7 +37,7 @@ use crate::{
 impl TenantStore for PostgresStore {
     /// On the connections of ingest: it waits for no list.
     async fn key_by_hash(&self, hash: &KeyHash) -> Result<Option<Holder>, StoreError> {
-        Ok(read!(self, ingest, |connection| keys::holder(connection, hash))?)
+        Ok(read!(self, hot, |connection| keys::holder(connection, hash))?)
     }
 
     async fn tenant(&self, id: TenantId) -> Result<Option<Tenant>, StoreError> {

@@ -71,7 +71,8 @@ async fn a_batch_whose_connection_is_cut_is_written_once(world: &World) {
         is_unknown(store.write(&batch, false).await);
         let repeated = world.store.write(&batch, false).await.unwrap().written;
         if when == Cut::BeforeCommit {
-            assert_eq!(repeated, [Written::Done; 3]);
+            // What arrived may be written before the rest.
+            assert_eq!(repeated[1..], [Written::Done; 2]);
         }
         let mut states = Vec::new();
         for target in of {
