@@ -36,7 +36,7 @@ pub(crate) type KafkaProducer = ThreadedProducer<PublisherContext>;
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) key: Option<Vec<u8>>,
-    pub(crate) headers: OwnedHeaders,
+    pub(crate) headers: Option<OwnedHeaders>,
     pub(crate) value: Option<Vec<u8>>,
 }
 
@@ -46,7 +46,7 @@ impl From<Encoded> for Record {
         for (key, value) in &encoded.headers {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        Self { key: Some(encoded.key.into_bytes()), headers, value: Some(encoded.value) }
+        Self { key: Some(encoded.key.into_bytes()), headers: Some(headers), value: Some(encoded.value) }
     }
 }
 
@@ -142,8 +142,8 @@ impl Publisher {
     async fn write(&self, producer: &KafkaProducer, topic: &str, records: Vec<Record>) -> Result<(), KafkaError> {
         let batch =
             Arc::new(Batch { left: AtomicUsize::new(records.len()), failure: Mutex::default(), done: Notify::new() });
-        for record in records {
-            while let Err(error) = send(producer, topic, &record, &batch) {
+        for mut record in records {
+            while let Err(error) = send(producer, topic, &mut record, &batch) {
                 let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
                 if !full || self.away.load(Ordering::Relaxed) {
                     return Err(error);
@@ -174,14 +174,18 @@ fn create(config: &ClientConfig) -> Result<KafkaProducer, KafkaError> {
     ThreadedProducer::from_config_and_context(config, PublisherContext)
 }
 
-fn send(producer: &KafkaProducer, topic: &str, record: &Record, batch: &Arc<Batch>) -> Result<(), KafkaError> {
-    let mut out =
-        BaseRecord::<[u8], [u8], Arc<Batch>>::with_opaque_to(topic, Arc::clone(batch)).headers(record.headers.clone());
+/// The headers go with the record; where it is refused, they are put back.
+fn send(producer: &KafkaProducer, topic: &str, record: &mut Record, batch: &Arc<Batch>) -> Result<(), KafkaError> {
+    let mut out = BaseRecord::<[u8], [u8], Arc<Batch>>::with_opaque_to(topic, Arc::clone(batch));
+    out.headers = record.headers.take();
     if let Some(key) = &record.key {
         out = out.key(key);
     }
     if let Some(value) = &record.value {
         out = out.payload(value);
     }
-    producer.send(out).map_err(|(error, _)| error)
+    producer.send(out).map_err(|(error, refused)| {
+        record.headers = refused.headers;
+        error
+    })
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures::FutureExt as _;
+use metrics::Gauge;
 use signalpost_core::Clock;
 use signalpost_runtime::batcher::{Batcher, Entry, Intake, Rejected};
 use signalpost_store::{
@@ -80,6 +81,7 @@ pub(crate) struct Writer {
     oldest: Arc<Oldest>,
     takes_over: Arc<AtomicBool>,
     urgent: Arc<Notify>,
+    unwritten: Gauge,
 }
 
 /// What the task works with.
@@ -123,7 +125,8 @@ impl Writer {
                 oldest.set(None);
             }
         });
-        (Self { batcher, clock, oldest, takes_over, urgent }, task)
+        let unwritten = metrics::gauge!(names::OUTCOMES_UNWRITTEN);
+        (Self { batcher, clock, oldest, takes_over, urgent, unwritten }, task)
     }
 
     /// Whether the next of a lane shall be handed to us. Not while we are full, behind, or about to leave.
@@ -151,9 +154,9 @@ impl Writer {
         if matches!(write, DeliveryWrite::Claim { .. }) {
             self.hurry();
         }
-        metrics::gauge!(names::OUTCOMES_UNWRITTEN).increment(1);
+        self.unwritten.increment(1);
         let result = self.batcher.submit_waiting(Outcome { write, since: self.clock.elapsed(), until }).await;
-        metrics::gauge!(names::OUTCOMES_UNWRITTEN).decrement(1);
+        self.unwritten.decrement(1);
         result
     }
 

@@ -4,7 +4,7 @@ mod support;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use signalpost_core::WaitReason;
+use signalpost_core::{DeliveryState, WaitReason};
 use signalpost_store::{
     DispatchStore, ManageStore, ScheduleStore,
     dispatch::{Next, Written},
@@ -14,7 +14,7 @@ use signalpost_testkit::eventually;
 use sqlx::Row;
 use support::{
     Database,
-    fixture::{TENANT, attempt, budget, destination, events, post},
+    fixture::{TENANT, attempt, budget, destination, events, now, post},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,4 +188,22 @@ async fn index_reads(database: &Database) -> i64 {
     database
         .count("SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE indexrelname = 'waiting_due'")
         .await
+}
+
+/// More young deliveries than one look takes: they are read again when they have grown older, not over and over.
+#[tokio::test]
+async fn the_reconciler_stops_at_what_is_too_young() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let destination = destination(&store).await;
+    for _ in 0..10 {
+        post(&store, &events(&store, destination.id, 1_001, Start::Queued).await).await;
+    }
+    sqlx::query("DELETE FROM outbox").execute(&database.sql).await.expect("nobody holds them");
+    sqlx::query("UPDATE deliveries SET state = $1")
+        .bind(DeliveryState::Delivered as i16)
+        .execute(&database.sql)
+        .await
+        .expect("ended");
+    assert_eq!(store.requeue_lost(now(), 1_000).await.expect("a look"), (0, true));
 }

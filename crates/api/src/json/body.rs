@@ -34,6 +34,9 @@ const LEAST_RATE: u32 = 4096;
 /// to claim.
 const FIRST_BYTES: usize = 64 * 1024;
 
+/// A body of so many bytes is copied.
+const COPIED: usize = 4096;
+
 /// A request whose body has not been read.
 pub struct Body {
     /// All but the body.
@@ -127,8 +130,9 @@ async fn collect(
             all.extend_from_slice(&first);
             all.extend_from_slice(&piece);
         } else if all.is_empty() {
-            // The usual small body comes in one piece and is not copied.
-            first = Some(piece);
+            // The usual body comes in one piece. A small one is copied: what lies within the buffer of its connection keeps all of
+            // that, for as long as its event waits.
+            first = Some(if piece.len() <= COPIED { Bytes::copy_from_slice(&piece) } else { piece });
         } else {
             all.extend_from_slice(&piece);
         }

@@ -84,7 +84,7 @@ impl Consumer for KafkaConsumer {
         let Some(raw) = self.shared.unreadable(place) else { return Ok(()) };
         let headers =
             raw.headers.insert(rdkafka::message::Header { key: ERROR_HEADER, value: Some(raw.error.as_bytes()) });
-        let record = Record { key: raw.key, headers, value: raw.value };
+        let record = Record { key: raw.key, headers: Some(headers), value: raw.value };
         self.publisher.publish(self.unreadable_topic.clone(), vec![record]).await
     }
 
