@@ -32,10 +32,6 @@ const MOST_ENTRIES: usize = 4096;
 /// A transaction that takes longer is given up: its outcome is unknown.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where the bus takes its time, a group is begun when the one before has been published, but no later than after that. On a busy
-/// cluster it is the processors that are short, and a group of twice as many costs little more at every hop.
-const GATHER: Duration = Duration::from_millis(2);
-
 /// An event whose id is older is not committed any more. Deliveries carry its millisecond, and what looks for lost ones reads
 /// them by that: it must not be past them when they come. With the time of a commit this stays below the 30 s that it
 /// leaves.
@@ -100,9 +96,6 @@ impl Committer {
 
     /// Commits a group of it; what is left.
     async fn commit_next(self: &Arc<Self>, work: Work) -> Work {
-        if work.intake.is_some() {
-            self.publisher.caught_up(GATHER).await;
-        }
         let bench = Arc::new(Mutex::new(Bench { work, ..Bench::default() }));
         let make = {
             let (committer, bench) = (Arc::clone(self), Arc::clone(&bench));

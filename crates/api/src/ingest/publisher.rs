@@ -18,7 +18,7 @@ use signalpost_bus::{BusError, Message, Payload};
 use signalpost_core::OutboxId;
 use signalpost_store::{StoreError, ingest::IngestGroup};
 use signalpost_telemetry::names;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::IngestPorts;
 use crate::IngestSettings;
@@ -70,8 +70,6 @@ struct Shared {
     acknowledged: Mutex<Vec<OutboxId>>,
     /// Written by both sides: bytes of `data` in the queue.
     queued_bytes: AtomicUsize,
-    /// Written by both sides: groups that were handed in and neither published nor given up.
-    under_way: watch::Sender<usize>,
 }
 
 impl Shared {
@@ -105,20 +103,9 @@ impl Publisher {
         }
         let bytes = publication.bytes();
         let before = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.under_way.send_modify(|groups| *groups += 1);
         if before > MOST_BYTES || self.jobs.try_send(Job::Publish(publication)).is_err() {
             self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.shared.under_way.send_modify(|groups| *groups -= 1);
             metrics::counter!(names::PUBLISH_FAILURES).increment(1);
-        }
-    }
-
-    /// Waits until all that was handed in is published or given up, but no longer than that.
-    pub async fn caught_up(&self, most: Duration) {
-        let mut under_way = self.shared.under_way.subscribe();
-        let is_idle = *under_way.borrow_and_update() == 0;
-        if !is_idle {
-            let _in_time = tokio::time::timeout(most, under_way.wait_for(|groups| *groups == 0)).await;
         }
     }
 
@@ -175,11 +162,9 @@ impl Task {
         let mut messages = Vec::new();
         let mut records = Vec::new();
         let mut barriers = Vec::new();
-        let mut groups = 0;
         for job in jobs.drain(..) {
             match job {
                 Job::Publish(publication) => {
-                    groups += 1;
                     self.shared.queued_bytes.fetch_sub(publication.bytes(), Ordering::Relaxed);
                     if self.ports.clock.elapsed().saturating_sub(publication.committed_at) > OURS {
                         metrics::counter!(names::PUBLISH_FAILURES).increment(1);
@@ -197,7 +182,6 @@ impl Task {
         if !messages.is_empty() {
             self.publish(messages, records).await;
         }
-        self.shared.under_way.send_modify(|under_way| *under_way -= groups);
         if !barriers.is_empty() {
             self.flush().await;
             for done in barriers {
