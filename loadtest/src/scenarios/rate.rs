@@ -90,8 +90,9 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
             last = (arrived, now);
         }
         if outage != Outage::No && arrived >= options.waiting / 2 {
-            away(&mut run, outage)?;
+            // It takes a moment to stop, in which it answers nobody any more.
             away_from = Some(run.epoch.now());
+            away(&mut run, outage)?;
             outage = Outage::No;
         }
         if let (Some(from), None) = (away_from, back_at)
