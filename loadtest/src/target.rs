@@ -252,7 +252,7 @@ impl Target {
         *self.pids.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = pids;
     }
 
-    /// Waits until its processes use less than a tenth of a core together, at most that long: so that one run does not
+    /// Waits until its processes use less than a fifth of a core together, at most that long: so that one run does not
     /// pay for the end of another. Where nothing is known of them, some seconds.
     pub async fn quiet(&self, at_most: Duration) {
         if matches!(self.running, Running::Elsewhere) {
@@ -264,7 +264,7 @@ impl Target {
         for _ in 0..at_most.as_secs() {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = cpu_of_all(&self.pids);
-            calm = if now - before < 0.1 { calm + 1 } else { 0 };
+            calm = if now - before < 0.2 { calm + 1 } else { 0 };
             before = now;
             if calm >= 2 {
                 return;

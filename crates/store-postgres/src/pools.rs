@@ -103,10 +103,10 @@ pub(crate) fn reads(options: PgConnectOptions, settings: &PostgresSettings) -> P
     pool(settings.read_connections, settings).connect_lazy_with(options)
 }
 
-/// For LISTEN and its poll.
+/// For LISTEN and its poll, which asks a table that grows a few times a second: as little as the writers may it read all of it.
 pub(crate) fn watcher(options: PgConnectOptions, settings: &PostgresSettings) -> PgPool {
     let time = milliseconds(settings.list_timeout);
-    let options = options.options([("jit", "off"), ("statement_timeout", time.as_str())]);
+    let options = options.options([("enable_seqscan", "off"), ("jit", "off"), ("statement_timeout", time.as_str())]);
     pool(2, settings).max_lifetime(None).connect_lazy_with(options)
 }
 

@@ -1,4 +1,4 @@
-//! What a destination costs the feed of which very many deliveries wait: `docs/feed-plans.md` shows the plans that this prints.
+//! What a number costs: of deliveries that wait for a destination (`docs/feed-plans.md` shows the plans that this prints), and of destinations.
 
 #![allow(clippy::expect_used, reason = "what fails in a helper fails the test")]
 
@@ -192,4 +192,31 @@ async fn a_million_waiting_cost_the_feed_no_more_than_a_thousand() {
     }
     // A deeper tree has a page more for each look-up.
     assert!(buffers[1] <= buffers[0] * 2, "{buffers:?} buffers");
+}
+
+#[tokio::test]
+async fn the_poll_for_changes_reads_only_what_changed() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    destination(&store).await;
+    let copies = "INSERT INTO destinations
+        SELECT (jsonb_populate_record(d, jsonb_build_object('id', gen_random_uuid(), 'updated_at', now() - interval '1 hour'))).*
+        FROM destinations d, generate_series(1, 10000)";
+    sqlx::raw_sql(copies).execute(&database.sql).await.expect("10,000 destinations");
+    let scans = async || {
+        let row = sqlx::query(
+            "SELECT (SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'destinations_updated') AS by_index,
+                    (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'destinations') AS one_by_one",
+        );
+        let row = row.fetch_one(&database.sql).await.expect("the statistics");
+        (row.get::<i64, _>("by_index"), row.get::<i64, _>("one_by_one"))
+    };
+    let before = scans().await;
+    let after = eventually("it has polled", Duration::from_secs(20), || async {
+        let after = scans().await;
+        if after.0 >= before.0 + 4 { Ok(after) } else { Err(after) }
+    })
+    .await;
+    assert!(after.1 < 10_000, "{} rows were read one by one", after.1);
+    store.close().await;
 }

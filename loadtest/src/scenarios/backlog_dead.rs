@@ -75,7 +75,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut before = Vec::new();
     for _ in 0..options.pairs {
         run.target.quiet(Duration::from_secs(60)).await;
-        before.push(neighbours.measure(&run, rate, length, None, false).await?);
+        before.push(neighbours.measure(&run, rate, length, &[], false).await?);
     }
     marks.push(mark(&run, "before the backlog"));
 
@@ -94,7 +94,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut after = Vec::new();
     for _ in 0..options.pairs {
         run.target.quiet(Duration::from_secs(20)).await;
-        after.push(neighbours.measure(&run, rate, length, None, true).await?);
+        after.push(neighbours.measure(&run, rate, length, &[], true).await?);
     }
     marks.push(mark(&run, "at the end"));
 

@@ -20,7 +20,7 @@ use crate::{
     report::Report,
     run::{Destination, Run},
     stats::median,
-    target::{self, Running, Size},
+    target::{self, Size},
 };
 
 /// The throughput of the healthy ones, with against without, must be at least that.
@@ -39,6 +39,9 @@ pub struct Options {
     /// Seconds of each run.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
+    /// Seconds of the same load before, of healthy ones, that count for nothing.
+    #[arg(long, default_value_t = 15)]
+    warm: u64,
     /// What is wrong with the one.
     #[arg(long, value_enum, default_value = "hang")]
     trouble: Trouble,
@@ -93,7 +96,7 @@ enum Trouble {
     Status500,
     /// It is paused.
     Paused,
-    /// Nothing: but its tenant has thousands of such destinations, and the healthy ones are two.
+    /// Nothing: but there are thousands of it, of another tenant, that take turns, and the healthy ones are two.
     ManyDestinations,
 }
 
@@ -103,7 +106,7 @@ enum Trouble {
 enum Without {
     /// The one is not there, nor are its events.
     Absent,
-    /// It is there, gets its events, and is healthy.
+    /// It is there, gets its events, and is healthy; in place of the tenant with thousands of destinations, one with two.
     Healthy,
 }
 
@@ -116,30 +119,32 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let many = options.trouble == Trouble::ManyDestinations;
     let healthy = if many { 2 } else { options.healthy };
     let neighbours = Neighbours::create(&run, healthy, options.bytes, options.workers).await?;
-    let other_tenant = if many { Some(other_tenant(&run, options).await?) } else { None };
+    let others = if many { Some(Others::create(&run, options).await?) } else { None };
     let capacity = match options.rate {
         Some(_) => None,
         None => Some(neighbours.capacity(&run, options.capacity_seconds).await?),
     };
     let rate = options.rate.or(capacity.map(|capacity| capacity * options.load)).unwrap_or(100.0);
     let length = Duration::from_secs(options.seconds);
+    if options.warm > 0 {
+        let events = others.as_ref().map_or(&[][..], |others| &others.crowded);
+        neighbours.measure(&run, rate / 2.0, Duration::from_secs(options.warm), events, false).await?;
+    }
     let mut fared: Vec<(Fared, Fared)> = Vec::new();
     for pair in 0..options.pairs {
         let mut halves = Vec::new();
         // The order changes from pair to pair: so what grows over time weighs on both alike.
         for with in if pair % 2 == 0 { [true, false] } else { [false, true] } {
             run.target.quiet(Duration::from_secs(60)).await;
-            let one = match (&other_tenant, with, options.without) {
-                (Some(tenant), true, _) => Some((tenant.clone(), None)),
-                (Some(_), false, _) | (None, false, Without::Absent) => None,
-                (None, true, _) | (None, false, Without::Healthy) => {
-                    let one = troubled(&run, options, with).await?;
-                    Some((event(options, &one), Some(one)))
-                }
+            let mut one = None;
+            let events = match (&others, with, options.without) {
+                (Some(others), true, _) => others.crowded.clone(),
+                (Some(others), false, Without::Healthy) => others.small.clone(),
+                (_, false, Without::Absent) => Vec::new(),
+                (None, _, _) => vec![event(options, one.insert(troubled(&run, options, with).await?))],
             };
-            let event = one.as_ref().map(|(event, _)| event.clone());
-            halves.push(neighbours.measure(&run, rate / 2.0, length, event, with).await?);
-            if let Some((_, Some(one))) = one {
+            halves.push(neighbours.measure(&run, rate / 2.0, length, &events, with).await?);
+            if let Some(one) = one {
                 run.target.api.delete_destination(&one.id).await?;
             }
         }
@@ -227,22 +232,29 @@ fn event(options: &Options, one: &Destination) -> Event {
     Event { event_type, ordering_key: None, bytes: options.bytes, group: TROUBLED, api: None }
 }
 
-/// A tenant with thousands of destinations, of which one event reaches one; an event for it.
-async fn other_tenant(run: &Run, options: &Options) -> anyhow::Result<Event> {
-    let Running::Cluster(cluster) = &run.target.running else {
-        bail!("many-destinations needs --deployment cluster: a tenant is made in its database");
-    };
-    tokio::task::block_in_place(|| {
-        cluster.postgres.run_sql(
-            "postgres",
-            "INSERT INTO tenants (id, slug, name) VALUES (gen_random_uuid(), 'crowded', 'crowded')",
-        )
-    })?;
-    let api = run.target.api.in_tenant("crowded");
-    let bar = crate::run::bar("destinations", options.destinations);
+/// What two other tenants post, one event for each of their destinations.
+struct Others {
+    /// The one with thousands of destinations.
+    crowded: Vec<Event>,
+    /// The one with two.
+    small: Vec<Event>,
+}
+
+impl Others {
+    async fn create(run: &Run, options: &Options) -> anyhow::Result<Self> {
+        let crowded = other_tenant(run, options, "crowded", options.destinations).await?;
+        Ok(Self { crowded, small: other_tenant(run, options, "small", 2).await? })
+    }
+}
+
+/// A tenant with so many destinations; an event for each.
+async fn other_tenant(run: &Run, options: &Options, slug: &str, destinations: usize) -> anyhow::Result<Vec<Event>> {
+    run.target.api.call(Method::POST, "/v1/tenants", &json!({"name": slug, "slug": slug})).await?;
+    let api = run.target.api.in_tenant(slug);
+    let bar = crate::run::bar("destinations", destinations);
     let path = run.receiver.path(Behaviour::OK);
     let mut left = futures::stream::FuturesUnordered::new();
-    for number in 0..options.destinations {
+    for number in 0..destinations {
         let (api, url) = (api.clone(), run.receiver.url(path));
         left.push(async move { api.create_destination(&url, &format!("crowd.{number}"), &json!({})).await });
         if left.len() >= 32 {
@@ -253,8 +265,14 @@ async fn other_tenant(run: &Run, options: &Options) -> anyhow::Result<Event> {
         finish_one(&mut left, &bar).await?;
     }
     bar.finish_and_clear();
-    let event_type = format!("crowd.{}", options.destinations / 2);
-    Ok(Event { event_type, ordering_key: None, bytes: options.bytes, group: TROUBLED, api: Some(api) })
+    let event = |number| Event {
+        event_type: format!("crowd.{number}"),
+        ordering_key: None,
+        bytes: options.bytes,
+        group: TROUBLED,
+        api: Some(api.clone()),
+    };
+    Ok((0..destinations).map(event).collect())
 }
 
 async fn finish_one<F: Future<Output = anyhow::Result<String>>>(

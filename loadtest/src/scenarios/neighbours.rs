@@ -1,7 +1,7 @@
 //! Healthy destinations under a steady load, and how they fare: what `isolation` and `backlog-dead` measure, each before
 //! and while something is wrong with another destination.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use serde_json::json;
@@ -99,8 +99,8 @@ impl Neighbours {
         Ok(rate)
     }
 
-    /// A load of `healthy_rate` each second for them, and as much for `troubled` where there is one, for that long. How the
-    /// healthy ones fared.
+    /// A load of `healthy_rate` each second for them, and as much of the events in `troubled`, in turn, where there are any,
+    /// for that long. How the healthy ones fared.
     ///
     /// # Errors
     /// None of the load was accepted.
@@ -109,19 +109,25 @@ impl Neighbours {
         run: &Run,
         healthy_rate: f64,
         length: Duration,
-        troubled: Option<Event>,
+        troubled: &[Event],
         with: bool,
     ) -> anyhow::Result<Fared> {
         let log_from = run.receiver.log().len();
         let neighbours = self.clone();
-        let rate = if troubled.is_some() { 2.0 * healthy_rate } else { healthy_rate };
+        let rate = if troubled.is_empty() { healthy_rate } else { 2.0 * healthy_rate };
         let count = whole(rate * length.as_secs_f64());
         let load = run.load(if with { "with" } else { "without" }, count, self.workers, Duration::ZERO);
-        let make = move |nth: u64| match &troubled {
-            // Every other one; the healthy ones take their turns among themselves.
-            Some(event) if nth % 2 == 1 => event.clone(),
-            Some(_) => neighbours.event(nth / 2),
-            None => neighbours.event(nth),
+        let troubled = Arc::<[Event]>::from(troubled);
+        let make = move |nth: u64| {
+            if troubled.is_empty() {
+                return neighbours.event(nth);
+            }
+            // Every other one; each kind takes its turns among itself.
+            let turn = nth / 2;
+            if nth.is_multiple_of(2) {
+                return neighbours.event(turn);
+            }
+            troubled[usize::try_from(turn).unwrap_or(0) % troubled.len()].clone()
         };
         let range = load.run(count, Pace::PerSecond(rate), make).await;
         load.progress.finish_and_clear();
