@@ -1,6 +1,6 @@
 //! What the mains share, so that each of them only names its parts: settings become the settings of libraries
-//! ([`settings`]), the keys of secrets at rest are checked ([`keys`]), a process starts, listens, drains and ends with the right exit code ([`process`], [`listen`],
-//! [`parts`], [`failure`]).
+//! ([`settings`]), the keys of secrets at rest are checked ([`keys`]), a process starts, listens, drains and ends with the right exit code ([`process`], [`threads`],
+//! [`listen`], [`parts`], [`failure`]).
 //!
 //! Names no backend: stores, buses and limits are chosen by the binaries.
 
@@ -11,6 +11,7 @@ pub mod listen;
 pub mod parts;
 pub mod process;
 pub mod settings;
+pub mod threads;
 
 /// Of every binary that is wired here: a tenth less of a processor for each event than with that of glibc (docs/performance.md).
 #[global_allocator]
@@ -20,3 +21,4 @@ pub use failure::Failure;
 pub use finding::Finding;
 pub use parts::Parts;
 pub use process::{Process, run};
+pub use threads::Threads;

@@ -4,14 +4,12 @@ use std::{future::Future, time::Duration};
 
 use signalpost_runtime::Shutdown;
 use tokio::{
+    runtime::Handle,
     task::{JoinError, JoinSet},
     time::{Instant, timeout_at},
 };
 
-use crate::Failure;
-
-/// What a part gets after it was told to stop at once.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+use crate::{Failure, threads::LAST_WORDS};
 
 type Ended = (&'static str, anyhow::Result<()>);
 
@@ -33,7 +31,16 @@ impl Parts {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<anyhow::Error>,
     {
-        self.tasks.spawn(async move { (name, part.await.map_err(Into::into)) });
+        self.spawn_on(&Handle::current(), name, part);
+    }
+
+    /// Starts one on these threads.
+    pub fn spawn_on<F, E>(&mut self, threads: &Handle, name: &'static str, part: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<anyhow::Error>,
+    {
+        self.tasks.spawn_on(async move { (name, part.await.map_err(Into::into)) }, threads);
     }
 
     /// Waits for the first one to end before it was told to, which none of them should.

@@ -9,10 +9,10 @@ use signalpost_core::{Clock, Entropy};
 use signalpost_runtime::{Shutdown, SystemClock, SystemEntropy, on_signals};
 use signalpost_telemetry::{LogSettings, Metrics, logging};
 
-use crate::Failure;
-
-/// What threads of the runtime get at the end.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+use crate::{
+    Failure,
+    threads::{self, LAST_WORDS},
+};
 
 /// Milliseconds that are added to the clock of this process, for tests with machines whose clocks differ. Not a setting, as
 /// nobody is served by a wrong clock; variables whose names begin so are left to tests.
@@ -33,8 +33,7 @@ fn run_to_end<F>(main: impl FnOnce(Shutdown) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(worker_threads()).enable_all().build();
-    let runtime = runtime.context("cannot start threads")?;
+    let runtime = threads::start("signalpost")?;
     let shutdown = Shutdown::new();
     let result = runtime.block_on(async {
         on_signals(&shutdown).context("cannot handle signals")?;
@@ -48,12 +47,6 @@ where
     // What is dropped with its tasks is closed properly: the database above all. Not after the second signal.
     runtime.shutdown_timeout(if matches!(result, Err(Failure::Told)) { Duration::ZERO } else { LAST_WORDS });
     result
-}
-
-/// One core is left to what works beside the runtime: the thread that writes the database, or that speaks with Kafka. On two
-/// cores one worker is cheaper than two that wake each other for every event.
-fn worker_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1)
 }
 
 /// What every service has: logs, metrics, clock, randomness.

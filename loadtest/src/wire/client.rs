@@ -34,7 +34,7 @@ use crate::{epoch::Epoch, load::Pace, processes};
 /// Between connecting and the first request.
 const LEAD: Duration = Duration::from_millis(5);
 /// How soon the next are looked for, at the least: a timer that rings for each request would cost more than they do.
-const TICK: Duration = Duration::from_micros(100);
+const TICK: Duration = Duration::from_micros(500);
 
 /// Where requests go, and over how many connections.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_runtime::Shutdown;
 use signalpost_store::Store;
 use signalpost_store_sqlite::SqliteStore;
-use signalpost_wiring::{Failure, Parts, Process, listen, settings as to};
+use signalpost_wiring::{Failure, Parts, Process, Threads, listen, settings as to};
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{attempts::Attempts, watch};
@@ -37,6 +37,8 @@ pub struct Standalone {
     /// Dispatcher and retry.
     engine: Parts,
     engine_shutdown: Shutdown,
+    /// Of the dispatcher: what producers post at once and what destinations answer do not wait for each other.
+    delivery: Threads,
     printer: Option<Arc<Printer>>,
 }
 
@@ -98,12 +100,11 @@ impl Standalone {
             engine.spawn("the watch of destinations", watch);
         }
         let dispatcher_ports = signalpost_dispatcher::Ports { store, bus, limits, exchanger: sender, clock, entropy };
-        engine.spawn(
-            "the dispatcher",
-            Box::pin(signalpost_dispatcher::run(dispatcher_ports, dispatcher, engine_shutdown.clone())),
-        );
+        let delivery = Threads::start("delivery")?;
+        let dispatching = Box::pin(signalpost_dispatcher::run(dispatcher_ports, dispatcher, engine_shutdown.clone()));
+        engine.spawn_on(delivery.handle(), "the dispatcher", dispatching);
         engine.spawn("retry", Box::pin(signalpost_retry::run(retry_ports, retry, engine_shutdown.clone())));
-        Ok(Self { address, api, front, front_shutdown, engine, engine_shutdown, printer })
+        Ok(Self { address, api, front, front_shutdown, engine, engine_shutdown, delivery, printer })
     }
 
     /// Prints, in `dev` in the order of the attempts.
@@ -130,6 +131,7 @@ impl Standalone {
     pub async fn drain(mut self, deadline: Instant) -> Result<(), Failure> {
         let engine = self.engine.drain(&self.engine_shutdown, deadline).await;
         let front = self.front.drain(&self.front_shutdown, deadline).await;
+        self.delivery.end().await;
         let committed = tokio::time::timeout_at(deadline, self.api.drained()).await;
         if committed.is_err() {
             tracing::warn!("not all of what was taken in was committed in time; its producers got no 202");
