@@ -10,11 +10,11 @@ use signalpost_core::{DeliveryId, DeliveryState, TenantId};
 use signalpost_store::ingest::{EventOutcome, IngestGroup, IngestUnit, NewDelivery, NewEvent, Start, UnitOutcome};
 use sqlx::PgConnection;
 
-use super::commit::column;
+use super::columns::{EventColumns, column};
 use crate::{
     error::Failure,
     ids::{pack, uuids},
-    rows::{guarantee_number, to_json},
+    rows::guarantee_number,
 };
 
 /// A group that can be committed so.
@@ -47,7 +47,7 @@ impl Plain<'_> {
     /// Whether it was committed.
     pub(super) async fn commit(&self, connection: &mut PgConnection) -> Result<bool, Failure> {
         let events = &self.events;
-        let metas = events.iter().map(|new| to_json(&new.event.meta)).collect::<Result<Vec<_>, _>>()?;
+        let columns = EventColumns::of(events)?;
         let deliveries = self.deliveries();
         let mut published = uuids(self.group.published.iter().copied());
         published.sort_unstable();
@@ -79,13 +79,13 @@ impl Plain<'_> {
         .bind(uuids(self.versions.keys().copied()))
         .bind(self.versions.values().copied().collect::<Vec<_>>())
         .bind(published)
-        .bind(column(events, |new| new.event.id.uuid()))
-        .bind(column(events, |new| new.event.tenant_id.uuid()))
-        .bind(column(events, |new| new.event.event_type.as_str()))
-        .bind(column(events, |new| new.event.uid.as_deref()))
-        .bind(column(events, |new| new.event.source.as_deref()))
-        .bind(metas)
-        .bind(column(events, |new| new.event.data.as_ref()))
+        .bind(columns.ids)
+        .bind(columns.tenants)
+        .bind(columns.types)
+        .bind(columns.uids)
+        .bind(columns.sources)
+        .bind(columns.metas)
+        .bind(columns.data)
         .bind(uuids(ids.iter().copied()))
         .bind(column(&deliveries, |(new, _)| new.event.tenant_id.uuid()))
         .bind(column(&deliveries, |(new, _)| new.event.id.uuid()))

@@ -7,12 +7,13 @@ use signalpost_store::ingest::{NewDelivery, NewEvent, Start};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::columns::{EventColumns, column};
 use crate::{
     error::Failure,
     ids::pack,
     lanes::{Joined, LaneKey, Lanes},
     queues::QueueChanges,
-    rows::{guarantee_number, lane_uuid, to_json},
+    rows::{guarantee_number, lane_uuid},
 };
 
 /// Columns of the rows to insert.
@@ -88,7 +89,7 @@ pub(super) async fn insert(
         }
     }
     let fan_outs: Vec<&&NewEvent> = events.iter().filter(|new| !new.fan_out.is_empty()).collect();
-    let metas = events.iter().map(|new| to_json(&new.event.meta)).collect::<Result<Vec<_>, _>>()?;
+    let columns = EventColumns::of(events)?;
     sqlx::query(
         "WITH stored AS (
              INSERT INTO events (id, tenant_id, type, uid, source, meta, data)
@@ -113,13 +114,13 @@ pub(super) async fn insert(
          INSERT INTO outbox (id, created_at, delivery_ids)
          SELECT $22, statement_timestamp(), $23 WHERE octet_length($23) > 0",
     )
-    .bind(column(events, |new| new.event.id.uuid()))
-    .bind(column(events, |new| new.event.tenant_id.uuid()))
-    .bind(column(events, |new| new.event.event_type.as_str()))
-    .bind(column(events, |new| new.event.uid.as_deref()))
-    .bind(column(events, |new| new.event.source.as_deref()))
-    .bind(metas)
-    .bind(column(events, |new| new.event.data.as_ref()))
+    .bind(columns.ids)
+    .bind(columns.tenants)
+    .bind(columns.types)
+    .bind(columns.uids)
+    .bind(columns.sources)
+    .bind(columns.metas)
+    .bind(columns.data)
     .bind(deliveries.ids)
     .bind(deliveries.tenants)
     .bind(deliveries.events)
@@ -145,10 +146,6 @@ pub(super) async fn insert(
     .execute(&mut *transaction)
     .await?;
     changes.apply(transaction).await
-}
-
-pub(super) fn column<'g, E, T>(items: &'g [E], of: impl Fn(&'g E) -> T) -> Vec<T> {
-    items.iter().map(of).collect()
 }
 
 impl Waiting {

@@ -3,6 +3,7 @@
 
 mod at_once;
 pub(crate) mod claims;
+mod columns;
 mod commit;
 mod group;
 
