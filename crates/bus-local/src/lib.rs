@@ -7,13 +7,14 @@
 //! Nothing survives the process. [`Bus::consumed_until`] says so (the start of the process), and the reconciler brings
 //! back from the store what an earlier process had queued.
 //!
-//! The order is the order of publication, there is no randomness and no timer: one sequence of calls gives one
-//! sequence of results.
+//! The order is the order of publication, and there is no randomness: one sequence of calls gives one sequence of results. Who
+//! publishes to a full bus waits for a commit, but not for long: so producers become no faster than consumers, and a bus that
+//! nobody empties still answers.
 
 mod consumer;
 mod queue;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use signalpost_bus::{Bus, BusError, Consumer, Message};
@@ -21,20 +22,22 @@ use signalpost_core::{Clock, Timestamp};
 
 use crate::{consumer::LocalConsumer, queue::Queue};
 
-/// How much may be published and not yet committed. What is beyond is refused at once, and its publisher's anchor in
-/// the store brings it back later.
+/// How much may be published and not yet committed. What is beyond waits for a while and is then refused, and its publisher's
+/// anchor in the store brings it back later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Messages.
     pub messages: usize,
     /// Bytes of `data` in them. An event that goes to many destinations counts once for each.
     pub data_bytes: usize,
+    /// How long a batch waits for room.
+    pub patience: Duration,
 }
 
 impl Default for Capacity {
-    /// 100,000 messages with 128 MiB of data.
+    /// 100,000 messages with 128 MiB of data; 3 s, of the 5 that a publisher gives a bus.
     fn default() -> Self {
-        Self { messages: 100_000, data_bytes: 128 * 1024 * 1024 }
+        Self { messages: 100_000, data_bytes: 128 * 1024 * 1024, patience: Duration::from_secs(3) }
     }
 }
 
@@ -55,7 +58,7 @@ impl LocalBus {
 #[async_trait]
 impl Bus for LocalBus {
     async fn publish(&self, batch: Vec<Arc<Message>>) -> Result<(), BusError> {
-        self.queue.publish(batch)
+        self.queue.publish(batch).await
     }
 
     async fn consumed_until(&self) -> Option<Timestamp> {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use signalpost_bus::{BusError, Message, Partition};
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
 use crate::Capacity;
 
@@ -42,11 +45,13 @@ pub(crate) struct Queue {
     state: Mutex<State>,
     /// Told whenever `ready` grows.
     grown: Notify,
+    /// Told whenever less is uncommitted.
+    shrunk: Notify,
 }
 
 impl Queue {
     pub(crate) fn new(capacity: Capacity) -> Self {
-        Self { capacity, state: Mutex::default(), grown: Notify::new() }
+        Self { capacity, state: Mutex::default(), grown: Notify::new(), shrunk: Notify::new() }
     }
 
     /// A panic elsewhere leaves the counts as they were between two moves, so a poisoned lock is still good.
@@ -54,22 +59,35 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all of the batch or nothing.
-    pub(crate) fn publish(&self, batch: Vec<Arc<Message>>) -> Result<(), BusError> {
+    /// Takes all of the batch, once there is room for it, or nothing.
+    pub(crate) async fn publish(&self, batch: Vec<Arc<Message>>) -> Result<(), BusError> {
         let data_bytes: usize = batch.iter().map(|message| message.event.data.len()).sum();
-        {
-            let mut state = self.state();
-            if state.messages + batch.len() > self.capacity.messages {
-                return Err(BusError::Unavailable(format!("{} messages wait", state.messages)));
+        let until = Instant::now() + self.capacity.patience;
+        loop {
+            let mut shrunk = std::pin::pin!(self.shrunk.notified());
+            // Registered before looking, so that no commit in between is missed.
+            shrunk.as_mut().enable();
+            let Err(full) = self.reserve(batch.len(), data_bytes) else { break };
+            if timeout_at(until, shrunk).await.is_err() {
+                return Err(full);
             }
-            if state.data_bytes + data_bytes > self.capacity.data_bytes {
-                return Err(BusError::Unavailable(format!("{} bytes wait", state.data_bytes)));
-            }
-            state.messages += batch.len();
-            state.data_bytes += data_bytes;
-            state.ready.extend(batch.into_iter().map(|message| Entry { message, reread: false }));
         }
+        self.state().ready.extend(batch.into_iter().map(|message| Entry { message, reread: false }));
         self.grown.notify_waiters();
+        Ok(())
+    }
+
+    /// Counts what comes in, if there is room for it.
+    fn reserve(&self, messages: usize, data_bytes: usize) -> Result<(), BusError> {
+        let mut state = self.state();
+        if state.messages + messages > self.capacity.messages {
+            return Err(BusError::Unavailable(format!("{} messages wait", state.messages)));
+        }
+        if state.data_bytes + data_bytes > self.capacity.data_bytes {
+            return Err(BusError::Unavailable(format!("{} bytes wait", state.data_bytes)));
+        }
+        state.messages += messages;
+        state.data_bytes += data_bytes;
         Ok(())
     }
 
@@ -92,11 +110,14 @@ impl Queue {
 
     /// A consumer is done with these.
     pub(crate) fn forget(&self, entries: impl Iterator<Item = Entry>) {
-        let mut state = self.state();
-        for entry in entries {
-            state.messages -= 1;
-            state.data_bytes -= entry.data_bytes();
+        {
+            let mut state = self.state();
+            for entry in entries {
+                state.messages -= 1;
+                state.data_bytes -= entry.data_bytes();
+            }
         }
+        self.shrunk.notify_waiters();
     }
 
     /// A consumer goes and leaves these, oldest first.

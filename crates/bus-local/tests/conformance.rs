@@ -1,6 +1,6 @@
 //! The bus port's own suite, and what is particular to this implementation.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use signalpost_bus::{Bus, BusError, Delivered, Message, Origin, conformance};
@@ -54,9 +54,9 @@ fn bus(capacity: Capacity) -> LocalBus {
     LocalBus::new(&SystemClock::new(), capacity)
 }
 
-#[tokio::test]
-async fn a_full_bus_refuses_at_once_and_takes_again_after_a_commit() {
-    let bus = bus(Capacity { messages: 3, data_bytes: 10 });
+#[tokio::test(start_paused = true)]
+async fn a_full_bus_takes_again_after_a_commit() {
+    let bus = bus(Capacity { messages: 3, data_bytes: 10, ..Capacity::default() });
     bus.publish(vec![message(1, 4), message(2, 4)]).await.unwrap();
     let refused = |result| assert!(matches!(result, Err(BusError::Unavailable(_))), "{result:?}");
     refused(bus.publish(vec![message(3, 0), message(4, 0)]).await);
@@ -69,6 +69,24 @@ async fn a_full_bus_refuses_at_once_and_takes_again_after_a_commit() {
     consumer.commit(signalpost_bus::Place { offset: place.offset + 1, ..place });
     bus.publish(vec![message(3, 3), message(4, 3)]).await.unwrap();
     refused(bus.publish(vec![message(5, 0)]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_for_room_until_a_commit_makes_some() {
+    let bus = bus(Capacity { messages: 2, ..Capacity::default() });
+    bus.publish(vec![message(1, 0), message(2, 0)]).await.unwrap();
+    let mut consumer = bus.consume().await.unwrap();
+    let received = consumer.receive(2).await.unwrap();
+    let [.., Delivered::Message { place, .. }] = received[..] else { panic!("{received:?}") };
+    let began = tokio::time::Instant::now();
+    let commit = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        consumer.commit(signalpost_bus::Place { offset: place.offset + 1, ..place });
+    };
+    let (published, ()) = tokio::join!(bus.publish(vec![message(3, 0)]), commit);
+    published.unwrap();
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    assert_eq!(bus.lag().await, Some(1));
 }
 
 #[tokio::test]

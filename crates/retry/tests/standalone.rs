@@ -260,7 +260,8 @@ async fn a_detached_request_of_a_dead_process_is_recorded_and_tried_again() {
 #[tokio::test]
 async fn a_bus_too_small_for_what_is_due_gets_all_of_it_in_the_end() {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Process::start(&folder, Capacity { messages: 40, data_bytes: 1 << 20 }).await;
+    let mut process =
+        Process::start(&folder, Capacity { messages: 40, data_bytes: 1 << 20, patience: Duration::ZERO }).await;
     let mut destinations = Vec::new();
     for _ in 0..100 {
         destinations.push(process.destination().await.id);

@@ -101,6 +101,7 @@ impl Committer {
             let (committer, bench) = (Arc::clone(self), Arc::clone(&bench));
             Box::new(move || committer.make(&bench))
         };
+        self.publisher.room().await;
         let started = self.ports.clock.elapsed();
         let result = guarded(self.ports.store.ingest_late(make)).await;
         // Where it came to no transaction, these are the ones that fail.

@@ -8,7 +8,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -28,6 +28,9 @@ const OURS: Duration = Duration::from_secs(4);
 
 /// Acknowledged records are deleted by the next group; after so long without one, by themselves.
 const IDLE_FLUSH: Duration = Duration::from_secs(1);
+
+/// The most that a group waits for a place in the queue. Less than the relay's time, more than a bus that works ever takes.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The most messages handed to the bus at once.
 const MOST_MESSAGES: usize = 10_000;
@@ -70,6 +73,8 @@ struct Shared {
     acknowledged: Mutex<Vec<OutboxId>>,
     /// Written by both sides: bytes of `data` in the queue.
     queued_bytes: AtomicUsize,
+    /// The last call of the bus failed. Written by the task.
+    failing: AtomicBool,
 }
 
 impl Shared {
@@ -91,9 +96,18 @@ impl Publisher {
     pub fn start(ports: &IngestPorts, settings: IngestSettings) -> Self {
         let (jobs, queue) = mpsc::channel(settings.publish_groups);
         let shared = Arc::new(Shared::default());
-        let task = Task { ports: ports.clone(), shared: Arc::clone(&shared), failing: false };
+        let task = Task { ports: ports.clone(), shared: Arc::clone(&shared) };
         tokio::spawn(task.run(queue));
         Self { jobs, shared }
+    }
+
+    /// Waits until another group can be handed in, but not for long: nobody is served by events that are accepted faster than
+    /// they can go on, and come by the relay, later and dearer. Not while the bus fails: then they are accepted all the same.
+    pub async fn room(&self) {
+        if !self.shared.failing.load(Ordering::Relaxed) {
+            // The place is given back: whoever waits here is the only one that hands in.
+            let _late = tokio::time::timeout(PATIENCE, self.jobs.reserve()).await;
+        }
     }
 
     /// Publishes a group soon. Never waits: where too much waits already, the group is left to the relay.
@@ -131,12 +145,10 @@ impl Publisher {
 struct Task {
     ports: IngestPorts,
     shared: Arc<Shared>,
-    /// The last call failed: logged once, not for every group.
-    failing: bool,
 }
 
 impl Task {
-    async fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    async fn run(self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         loop {
             let received = if self.shared.has_acknowledged() {
@@ -158,7 +170,7 @@ impl Task {
         }
     }
 
-    async fn work_off(&mut self, jobs: &mut Vec<Job>) {
+    async fn work_off(&self, jobs: &mut Vec<Job>) {
         let mut messages = Vec::new();
         let mut records = Vec::new();
         let mut barriers = Vec::new();
@@ -190,18 +202,19 @@ impl Task {
         }
     }
 
-    async fn publish(&mut self, messages: Vec<Arc<Message>>, records: Vec<OutboxId>) {
+    async fn publish(&self, messages: Vec<Arc<Message>>, records: Vec<OutboxId>) {
         let published = AssertUnwindSafe(self.ports.bus.publish(messages)).catch_unwind().await;
         match published.unwrap_or_else(|_| Err(BusError::Unavailable("a panic".to_owned()))) {
             Ok(()) => {
-                if std::mem::take(&mut self.failing) {
+                if self.shared.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the bus takes messages again");
                 }
                 self.shared.add_acknowledged(records);
             }
             Err(error) => {
                 metrics::counter!(names::PUBLISH_FAILURES).increment(1);
-                if !std::mem::replace(&mut self.failing, true) {
+                // Logged once, not for every group.
+                if !self.shared.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "the bus did not take messages; the relay will bring them");
                 }
             }

@@ -17,6 +17,9 @@ use tokio::{net::TcpListener, time::Instant};
 use super::{attempts::Attempts, watch};
 use crate::{data_dir::DataDir, inbox::Inbox, terminal::Printer};
 
+/// Groups of events that wait to be published. Few, as the bus takes them at once unless it is full.
+const GROUPS_AHEAD: usize = 8;
+
 /// Opens the database; its schema is brought up to date.
 pub async fn store(data_dir: &DataDir, process: &Process) -> Result<Arc<dyn Store>, Failure> {
     let (file, clock, entropy) = (data_dir.database(), Arc::clone(&process.clock), Arc::clone(&process.entropy));
@@ -81,7 +84,9 @@ impl Standalone {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
         };
-        let api = Api::start(api_ports, to::api(settings, process, keys, address, defaults), front_shutdown.clone());
+        let mut api = to::api(settings, process, keys, address, defaults);
+        api.ingest.publish_groups = GROUPS_AHEAD;
+        let api = Api::start(api_ports, api, front_shutdown.clone());
         let mut router = api.router();
         let mut dispatcher = to::dispatcher(settings);
         if let Some(printer) = &printer {
