@@ -7,8 +7,9 @@ use signalpost_limits::{TokenRequest, local::tokens::TokenBuckets};
 use super::*;
 
 const ROOMY: Bounds = Bounds { in_flight: 1000, queued: 10_000, bytes: 1_000_000, ..BOUNDS };
-/// How late a dispatcher may wake up, and how long an answer may take. One after the other they take less than what is granted ahead.
-const LATE_US: u64 = 12_000;
+/// How late a dispatcher may wake up, and how long an answer may take. It asks again with half a block (25 ms) in hand: to be late to ask,
+/// the answer, and to be late for that take less one after the other. Where they take more, tokens are lost.
+const LATE_US: u64 = 8_000;
 const TIME: Duration = Duration::from_secs(10);
 
 /// Numbers that repeat.
