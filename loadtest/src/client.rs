@@ -120,12 +120,19 @@ impl Api {
     /// # Errors
     /// It is refused.
     pub async fn create_destination(&self, url: &str, event_type: &str, further: &Value) -> anyhow::Result<String> {
-        let mut body = json!({"name": event_type, "url": url, "event_types": [event_type]});
-        if let (Some(body), Some(further)) = (body.as_object_mut(), further.as_object()) {
-            body.extend(further.clone());
-        }
+        let body = destination(url, event_type, further);
         let created = self.call(Method::POST, "/v1/destinations", &body).await?;
         Ok(created["id"].as_str().context("a destination without an id")?.to_owned())
+    }
+
+    /// Creates a tenant of that name, with further members as given; its first key, which has all scopes.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn create_tenant(&self, slug: &str, further: &Value) -> anyhow::Result<String> {
+        let body = with(json!({"name": slug, "slug": slug}), further);
+        let created = self.call(Method::POST, "/v1/tenants", &body).await?;
+        Ok(created["key"].as_str().context("a tenant without a key")?.to_owned())
     }
 
     /// Deletes a destination; what waits for it is cancelled in the background.
@@ -161,4 +168,16 @@ impl Api {
         }
         true
     }
+}
+
+/// What is asked for a destination, with further members as given.
+pub fn destination(url: &str, event_type: &str, further: &Value) -> Value {
+    with(json!({"name": event_type, "url": url, "event_types": [event_type]}), further)
+}
+
+fn with(mut body: Value, further: &Value) -> Value {
+    if let (Some(body), Some(further)) = (body.as_object_mut(), further.as_object()) {
+        body.extend(further.clone());
+    }
+    body
 }

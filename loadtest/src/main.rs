@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod scenarios;
 mod stats;
+mod stored;
 mod target;
 mod wire;
 
@@ -55,6 +56,8 @@ enum Scenario {
     Ingest(scenarios::ingest::Options),
     /// Events that take turns among thousands of destinations, and among ten.
     ManyDestinations(scenarios::many_destinations::Options),
+    /// What an event costs as destinations, tenants, stored events, fan-out, bytes, or dispatchers grow.
+    Growth(scenarios::growth::Options),
     /// The receiver is away for a minute, and comes back.
     Outage(scenarios::outage::Options),
     /// A tenth of the requests repeats another, with its idempotency key.
@@ -95,6 +98,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Scenario::Backlog(options) => scenarios::backlog::run(&command.target, options).await?,
         Scenario::Ingest(options) => scenarios::ingest::run(&command.target, options).await?,
         Scenario::ManyDestinations(options) => scenarios::many_destinations::run(&command.target, options).await?,
+        Scenario::Growth(options) => scenarios::growth::run(&command.target, options).await?,
         Scenario::Outage(options) => scenarios::outage::run(&command.target, options).await?,
         Scenario::Idempotent(options) => scenarios::idempotent::run(&command.target, options).await?,
         Scenario::RetryStorm(options) => scenarios::retry_storm::run(&command.target, options).await?,
@@ -115,4 +119,14 @@ async fn main() -> anyhow::Result<ExitCode> {
     print!("{}", report.table());
     println!("written to {}", report.write(&command.results)?.display());
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Command::command().debug_assert();
+    }
 }

@@ -84,6 +84,11 @@ pub struct Size {
     pub retries: usize,
 }
 
+impl Size {
+    /// One of each.
+    pub const ONE: Self = Self { apis: 1, dispatchers: 1, retries: 1 };
+}
+
 /// A standalone Signalpost, as a person starts it.
 #[derive(Debug)]
 pub struct Standalone {
@@ -120,7 +125,7 @@ impl Standalone {
     ///
     /// # Errors
     /// They cannot be looked at.
-    pub fn files(&self) -> anyhow::Result<Vec<(String, u64)>> {
+    pub fn files(&self) -> anyhow::Result<[(&'static str, u64); 2]> {
         let (mut data, mut ahead) = (0, 0);
         let mut left = vec![self.folder.path().to_owned()];
         while let Some(folder) = left.pop() {
@@ -138,7 +143,7 @@ impl Standalone {
                 }
             }
         }
-        Ok(vec![("data".to_owned(), data), ("written ahead".to_owned(), ahead)])
+        Ok([("data", data), ("written ahead", ahead)])
     }
 
     /// `kill -9`.

@@ -1,6 +1,6 @@
 //! What is posted, and how fast.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use crate::{load::Pace, wire::Prepared};
 
@@ -8,7 +8,7 @@ use crate::{load::Pace, wire::Prepared};
 #[derive(Debug, Clone)]
 pub struct Load {
     /// For the progress bar.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// The requests that take turns.
     pub requests: Requests,
     /// How many events, about: whole requests are sent.
@@ -34,9 +34,9 @@ pub struct Requests {
 
 impl Load {
     /// As fast as they are answered, each to one destination.
-    pub fn closed(what: &'static str, requests: Requests, events: u64) -> Self {
+    pub fn closed(what: impl Into<Cow<'static, str>>, requests: Requests, events: u64) -> Self {
         let patience = Duration::from_secs(30);
-        Self { what, requests, events, pace: Pace::Closed, fan: 1, repeat_every: 0, patience }
+        Self { what: what.into(), requests, events, pace: Pace::Closed, fan: 1, repeat_every: 0, patience }
     }
 
     /// So many events each second, for that long.

@@ -4,6 +4,7 @@ mod load;
 mod measured;
 mod options;
 mod posting;
+mod tenants;
 mod told;
 
 use std::{
@@ -21,6 +22,7 @@ pub use self::{
     measured::{Bar, Measured, figure},
     options::Options,
     posting::Direct,
+    tenants::Tenant,
     told::{Line, percentiles, plot_cpu, plot_curve, tell_account, tell_memory, tell_runs},
 };
 use crate::{
@@ -61,7 +63,8 @@ pub struct Flow {
     /// What requests are made from: for events one by one, and for batches of them.
     templates: [Template; 2],
     addresses: Vec<SocketAddr>,
-    warm: u64,
+    /// Deliveries before anything counts.
+    pub warm: u64,
     next_number: AtomicU64,
     next_path: AtomicU32,
 }
@@ -72,6 +75,14 @@ impl Flow {
     /// # Errors
     /// Something does not start.
     pub async fn start(target: &target::Options, options: &Options) -> anyhow::Result<Self> {
+        Self::start_with(target, options, Size::ONE).await
+    }
+
+    /// The same, with so many of each service where that is a cluster.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with(target: &target::Options, options: &Options, size: Size) -> anyhow::Result<Self> {
         let epoch = Epoch::start();
         let starting = bar("starting", 0);
         let sink = Sink::start(epoch, options.sink)?;
@@ -93,7 +104,7 @@ impl Flow {
             }
             None => {
                 let key = target.key.clone();
-                let target = Target::start(target, Size { apis: 1, dispatchers: 1, retries: 1 }, &[]).await?;
+                let target = Target::start(target, size, &[]).await?;
                 let of = |batch| Template::signalpost(target.api.address(), &key, batch);
                 let templates = [of(false), of(true)];
                 (target, templates)
@@ -119,7 +130,7 @@ impl Flow {
     }
 
     /// Whether another system is measured.
-    fn is_other(&self) -> bool {
+    pub fn is_other(&self) -> bool {
         !self.options.other.is_none()
     }
 
@@ -134,10 +145,7 @@ impl Flow {
         event_type: impl Fn(usize) -> String,
         further: &Value,
     ) -> anyhow::Result<Vec<Destination>> {
-        let mut further = further.clone();
-        if let Some(most) = self.options.max_in_flight {
-            further["max_in_flight"] = json!(most);
-        }
+        let further = self.further(further);
         let progress = bar("creating", count);
         let all = (0..count).map(|nth| (event_type(nth), self.next_path.fetch_add(1, Ordering::Relaxed)));
         let created = stream::iter(all.collect::<Vec<_>>())
@@ -155,6 +163,15 @@ impl Flow {
             .await;
         progress.finish_and_clear();
         created
+    }
+
+    /// What is asked for a destination besides its address and type.
+    fn further(&self, of_scenario: &Value) -> Value {
+        let mut further = of_scenario.clone();
+        if let Some(most) = self.options.max_in_flight {
+            further["max_in_flight"] = json!(most);
+        }
+        further
     }
 
     /// One destination.

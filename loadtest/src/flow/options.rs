@@ -13,6 +13,8 @@ const SLOW: f64 = 2_000.0;
 
 /// How loads are made.
 #[derive(Debug, Clone, Args, Serialize)]
+// Those of a scenario, which it is a part of, have the same name, and are a group already.
+#[group(skip)]
 pub struct Options {
     /// Connections of the producers; default: 64, and 256 for an open loop of more than 2,000 events each second.
     #[arg(long)]
@@ -23,7 +25,7 @@ pub struct Options {
     /// Events in a request.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub batch: u64,
-    /// Events before anything counts; default: 100,000 for a cluster, whose JVM starts cold, else 5,000.
+    /// Deliveries before anything counts; default: 100,000 for a cluster, whose JVM starts cold, else 5,000.
     #[arg(long)]
     pub warm: Option<u64>,
     /// `max_in_flight` of each destination.

@@ -47,17 +47,19 @@ pub struct Mark {
 }
 
 impl Flow {
-    /// The load before anything counts.
+    /// The load before anything counts: so many deliveries, whatever an event's are. How many events were accepted.
     ///
     /// # Errors
     /// As [`Self::run`]; or something was lost.
-    pub async fn warm(&self, load: &Load) -> anyhow::Result<()> {
-        if self.warm > 0 {
-            let load = Load { what: "warming", events: self.warm, pace: Pace::Closed, ..load.clone() };
-            let warmed = self.run(&load).await?;
-            anyhow::ensure!(warmed.tally.lost == 0, "{} of {} were lost", warmed.tally.lost, warmed.tally.posted);
+    pub async fn warm(&self, load: &Load) -> anyhow::Result<u64> {
+        if self.warm == 0 {
+            return Ok(0);
         }
-        Ok(())
+        let events = self.warm / load.fan.max(1);
+        let load = Load { what: "warming".into(), events, pace: Pace::Closed, ..load.clone() };
+        let warmed = self.run(&load).await?;
+        anyhow::ensure!(warmed.tally.lost == 0, "{} of {} were lost", warmed.tally.lost, warmed.tally.posted);
+        Ok(warmed.tally.accepted)
     }
 
     /// Requests each second of the same producers straight to the same sink, and the CPU of both for each.
@@ -126,7 +128,7 @@ impl Flow {
     pub async fn post(&self, load: &Load) -> anyhow::Result<Ran> {
         let client = self.client(load.pace);
         let plan = self.plan(load);
-        let progress = bar(load.what, usize::try_from(plan.count * plan.events).unwrap_or(0));
+        let progress = bar(&load.what, usize::try_from(plan.count * plan.events).unwrap_or(0));
         let done = Arc::<AtomicU64>::default();
         let mut sending = tokio::task::spawn_blocking({
             let done = Arc::clone(&done);

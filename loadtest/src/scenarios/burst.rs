@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, percentiles, plot_curve, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, Measured, percentiles, plot_curve, tell_account, tell_memory, tell_runs},
     report::Report,
     target,
 };
@@ -46,6 +46,22 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
 /// As [`run`].
 pub async fn bursts(flow: &Flow, load: &Load, runs: usize, report: &mut Report) -> anyhow::Result<Vec<Line>> {
     flow.warm(load).await?;
+    let (lines, last) = repeated(flow, load, runs).await?;
+    tell_runs(report, &lines);
+    tell_memory(report, &flow.target.pids);
+    tell_account(report, lines.iter().map(|line| line.tally));
+    if let Some(last) = last {
+        plot_curve(report, &last.curve(load.requests.batch, load.fan));
+        percentiles(report, &last.api, Some(&last.end_to_end));
+    }
+    Ok(lines)
+}
+
+/// So many bursts, each after a direct run, when what is measured is quiet; and all that is known of the last.
+///
+/// # Errors
+/// As [`run`].
+pub async fn repeated(flow: &Flow, load: &Load, runs: usize) -> anyhow::Result<(Vec<Line>, Option<Measured>)> {
     let mut lines = Vec::new();
     let mut last = None;
     for _ in 0..runs.max(1) {
@@ -55,12 +71,5 @@ pub async fn bursts(flow: &Flow, load: &Load, runs: usize, report: &mut Report) 
         lines.push(Line::of(&measured, Some(direct)));
         last = Some(measured);
     }
-    tell_runs(report, &lines);
-    tell_memory(report, &flow.target.pids);
-    tell_account(report, lines.iter().map(|line| line.tally));
-    if let Some(last) = last {
-        plot_curve(report, &last.curve(load.requests.batch, load.fan));
-        percentiles(report, &last.api, Some(&last.end_to_end));
-    }
-    Ok(lines)
+    Ok((lines, last))
 }

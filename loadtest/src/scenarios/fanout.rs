@@ -32,11 +32,8 @@ pub struct Options {
 /// # Errors
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
-    let mut warm = options.flow.clone();
     let fan = u64::try_from(options.fan.max(1))?;
-    // What is asked for are so many deliveries, not so many events.
-    warm.warm = warm.warm.map(|events| events / fan);
-    let flow = Flow::start(target, &warm).await?;
+    let flow = Flow::start(target, &options.flow).await?;
     flow.destinations(options.fan, |_| "fanout.0".to_owned(), &json!({})).await?;
     let load = Load::closed("fanout", flow.requests(&["fanout.0"]), options.deliveries / fan).fan(fan);
     let mut report = Report::new("fanout", flow.target.name(), serde_json::to_value(options)?);

@@ -249,7 +249,7 @@ impl Others {
 
 /// A tenant with so many destinations; an event for each.
 async fn other_tenant(run: &Run, options: &Options, slug: &str, destinations: usize) -> anyhow::Result<Vec<Event>> {
-    run.target.api.call(Method::POST, "/v1/tenants", &json!({"name": slug, "slug": slug})).await?;
+    run.target.api.create_tenant(slug, &json!({})).await?;
     let api = run.target.api.in_tenant(slug);
     let bar = crate::run::bar("destinations", destinations);
     let path = run.receiver.path(Behaviour::OK);

@@ -4,6 +4,7 @@ pub mod backlog;
 pub mod backlog_dead;
 pub mod burst;
 pub mod fanout;
+pub mod growth;
 pub mod hostile;
 pub mod idempotent;
 pub mod ingest;

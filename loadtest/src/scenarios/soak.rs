@@ -3,20 +3,19 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use signalpost_services::Postgres;
 
 use crate::{
-    flow::{self, Flow, Line, Load, figure, percentiles, plot_cpu, plot_curve, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, percentiles, plot_cpu, plot_curve, tell_account, tell_memory, tell_runs},
     plot::Plot,
     processes::{self, Sampler},
     report::Report,
     run::bar,
     stats::median,
-    target::{self, Running},
+    stored::stored,
+    target,
 };
 
 /// Between two looks.
@@ -128,39 +127,14 @@ fn look(flow: &Flow, from: Duration, tracks: &mut Tracks) -> anyhow::Result<()> 
     for (name, count) in processes::descriptors(&flow.target.pids) {
         note(&mut tracks.descriptors, &name, at, crate::report::count_of(count));
     }
-    match &flow.target.running {
-        Running::Standalone(standalone) => {
-            for (name, bytes) in standalone.files()? {
-                note(&mut tracks.stored_mib, &name, at, figure(bytes) / 1024.0 / 1024.0);
-            }
-        }
-        Running::Cluster(cluster) => {
-            let sums = tables(&cluster.postgres)?;
-            note(&mut tracks.stored_mib, "tables", at, sums[0] / 1024.0 / 1024.0);
-            note(&mut tracks.stored_mib, "indexes", at, sums[1] / 1024.0 / 1024.0);
-            note(&mut tracks.dead_tuples, "dead tuples", at, sums[2]);
-        }
-        Running::Elsewhere => {}
+    let stored = stored(&flow.target.running)?;
+    for (name, mib) in stored.mib {
+        note(&mut tracks.stored_mib, name, at, mib);
+    }
+    if let Some(dead) = stored.dead_tuples {
+        note(&mut tracks.dead_tuples, "dead tuples", at, dead);
     }
     Ok(())
-}
-
-/// Bytes of tables, bytes of indexes, dead tuples.
-fn tables(postgres: &Postgres) -> anyhow::Result<[f64; 3]> {
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("sizes");
-    let sql = format!(
-        "\\pset format unaligned\n\\pset tuples_only on\n\\pset fieldsep ' '\n\\o {}\n\
-         SELECT sum(pg_relation_size(relid)), sum(pg_indexes_size(relid)), sum(n_dead_tup) FROM pg_stat_user_tables;\n",
-        file.display()
-    );
-    postgres.run_sql("postgres", &sql)?;
-    let text = std::fs::read_to_string(file)?;
-    let mut sums = [0.0; 3];
-    for (sum, value) in sums.iter_mut().zip(text.split_whitespace()) {
-        *sum = value.parse().with_context(|| format!("the sizes {text:?}"))?;
-    }
-    Ok(sums)
 }
 
 fn judge(report: &mut Report, tracks: &Tracks, rate: f64) {

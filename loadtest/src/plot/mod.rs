@@ -1,10 +1,12 @@
 //! Plots of a report, as data, and drawn as SVG.
 
+mod sizes;
+
 use std::ops::Range;
 
 use plotters::{
-    chart::{ChartBuilder, SeriesLabelPosition},
-    coord::Shift,
+    chart::{ChartBuilder, ChartContext, SeriesLabelPosition},
+    coord::{Shift, cartesian::Cartesian2d, ranged1d::Ranged, types::RangedCoordf64},
     drawing::{DrawingArea, IntoDrawingArea as _},
     element::{PathElement, Rectangle},
     prelude::SVGBackend,
@@ -26,6 +28,8 @@ pub struct Plot {
     /// What it shows.
     pub title: &'static str,
     kind: Kind,
+    /// What its horizontal axis is called; empty where there is none.
+    along: &'static str,
     /// What the values are in.
     unit: &'static str,
     lines: Vec<Line>,
@@ -47,23 +51,30 @@ enum Kind {
     Nines,
     /// None: one bar for each line.
     Bars,
+    /// A size, on a logarithmic axis.
+    Size,
 }
 
 impl Plot {
     /// Lines over seconds.
     pub fn over_time(title: &'static str, unit: &'static str) -> Self {
-        Self { title, kind: Kind::Time, unit, lines: Vec::new() }
+        Self { title, kind: Kind::Time, along: "seconds", unit, lines: Vec::new() }
     }
 
     /// Lines over quantiles, as [`crate::stats::Latencies::percentiles`] gives them.
     pub fn percentiles(title: &'static str, unit: &'static str) -> Self {
-        Self { title, kind: Kind::Nines, unit, lines: Vec::new() }
+        Self { title, kind: Kind::Nines, along: "percentile", unit, lines: Vec::new() }
+    }
+
+    /// Lines over a size that grows by factors; each point is marked. A size below one is drawn as one.
+    pub fn over_size(title: &'static str, unit: &'static str, along: &'static str) -> Self {
+        Self { title, kind: Kind::Size, along, unit, lines: Vec::new() }
     }
 
     /// A bar for each value.
     pub fn bars(title: &'static str, unit: &'static str, values: Vec<(String, f64)>) -> Self {
         let line = |(name, value)| Line { name, points: vec![[0.0, value]] };
-        Self { title, kind: Kind::Bars, unit, lines: values.into_iter().map(line).collect() }
+        Self { title, kind: Kind::Bars, along: "", unit, lines: values.into_iter().map(line).collect() }
     }
 
     /// Adds a line.
@@ -84,6 +95,7 @@ impl Plot {
             let drawn = match self.kind {
                 Kind::Bars => self.draw_bars(&area),
                 Kind::Time | Kind::Nines => self.draw_lines(&area),
+                Kind::Size => self.draw_sizes(&area),
             };
             drawn
                 .and_then(|()| area.present().map_err(wrong))
@@ -124,13 +136,10 @@ impl Plot {
             .map_err(wrong)?;
         let nines = |x: &f64| format!("{} %", round(100.0 * (1.0 - 10_f64.powf(-x))));
         let seconds = |x: &f64| round(*x);
-        let (label, name): (&dyn Fn(&f64) -> String, _) = match self.kind {
-            Kind::Nines => (&nines, "percentile"),
-            Kind::Time | Kind::Bars => (&seconds, "seconds"),
-        };
+        let label: &dyn Fn(&f64) -> String = if self.kind == Kind::Nines { &nines } else { &seconds };
         chart
             .configure_mesh()
-            .x_desc(name)
+            .x_desc(self.along)
             .y_desc(self.unit)
             .label_style(FONT)
             .x_label_formatter(label)
@@ -140,18 +149,31 @@ impl Plot {
             .light_line_style(WHITE)
             .draw()
             .map_err(wrong)?;
+        self.draw_all(&mut chart, SeriesLabelPosition::UpperLeft, |[x, y]| (x, self.height(y)))
+    }
+
+    /// Draws the lines where `place` puts their points, and says in a corner which is which.
+    fn draw_all<'a, 'b: 'a, X: Ranged<ValueType = f64>>(
+        &self,
+        chart: &mut Chart<'a, 'b, X>,
+        corner: SeriesLabelPosition,
+        place: impl Fn([f64; 2]) -> (f64, f64),
+    ) -> Result<(), String> {
         for (nth, line) in self.lines.iter().enumerate() {
             let style = colour(nth).stroke_width(2);
-            let points = line.points.iter().map(|point| (point[0], self.height(point[1])));
+            let points = line.points.iter().map(|point| place(*point));
+            // Filled is what marks the points.
+            let series =
+                LineSeries::new(points, style.filled()).point_size(if self.kind == Kind::Size { 3 } else { 0 });
             chart
-                .draw_series(LineSeries::new(points, style))
+                .draw_series(series)
                 .map_err(wrong)?
                 .label(line.name.as_str())
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(corner)
             .background_style(WHITE.mix(0.8))
             .label_font(FONT)
             .draw()
@@ -195,6 +217,7 @@ impl Plot {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, 'b, X> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, RangedCoordf64>>;
 
 fn wrong(error: impl std::fmt::Display) -> String {
     error.to_string()
@@ -222,6 +245,29 @@ mod tests {
     use super::Plot;
 
     #[test]
+    fn sizes_grow_by_factors_and_each_is_named_and_marked() {
+        let points = vec![[10.0, 50.0], [100.0, 55.0], [1_000.0, 60.0], [10_000.0, 80.0]];
+        let svg = Plot::over_size("d", "us", "destinations").line("all services", points).svg().unwrap();
+        for text in ["destinations", "all services", "\n10\n", "\n100\n", "\n1,000\n", "\n10,000\n"] {
+            assert!(svg.contains(text), "{text}: {svg}");
+        }
+        let across: Vec<f64> =
+            svg.split("<circle cx=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok()).collect();
+        assert_eq!(across.len(), 4, "{svg}");
+        // As far from 10 to 100 as from 1,000 to 10,000.
+        assert!(((across[1] - across[0]) - (across[3] - across[2])).abs() <= 1.0, "{across:?}");
+        let one = Plot::over_size("e", "us", "dispatchers").line("all services", vec![[0.0, 1.0]]).svg().unwrap();
+        assert!(one.contains("\n1\n"), "{one}");
+    }
+
+    #[test]
+    fn labels_that_would_cover_each_other_are_left_out() {
+        let points = vec![[100.0, 1.0], [101.0, 1.0], [10_000.0, 1.0]];
+        let svg = Plot::over_size("f", "us", "stored").line("all", points).svg().unwrap();
+        assert!(svg.contains("\n100\n") && !svg.contains("\n101\n") && svg.contains("\n10,000\n"), "{svg}");
+    }
+
+    #[test]
     fn plots_are_drawn() {
         let lines = Plot::over_time("a", "each second").line("events & more", vec![[0.0, 1.0], [1.0, 250.0]]);
         let svg = lines.svg().unwrap();
@@ -229,6 +275,7 @@ mod tests {
         let bars = Plot::bars("b", "us", vec![("api".to_owned(), 12.0), ("postgres".to_owned(), 30.0)]).svg().unwrap();
         assert!(bars.contains("postgres") && bars.contains("api"), "{bars}");
         assert!(Plot::over_time("nothing", "").svg().is_ok());
+        assert!(Plot::over_size("nothing", "", "").svg().is_ok());
         assert!(Plot::percentiles("c", "ms").line("x", vec![[0.0, 1.0], [3.0, 9.0]]).svg().unwrap().contains("99.9 %"));
     }
 }
