@@ -120,7 +120,7 @@ concern! {
         /// Partitions of the topic of deliveries, made by `migrate`: at least as many as dispatchers will ever run.
         partitions: NonZeroU32 = "KAFKA_PARTITIONS" {
             alias: Some("PARTITIONS"),
-            default: Text("32"), unit: "partitions", example: "64", range: Some((1.0, 10_000.0)),
+            default: Text("12"), unit: "partitions", example: "64", range: Some((1.0, 10_000.0)),
         }
         /// Copies of each partition, made by `migrate`; not set: as many as the brokers make by default. Losing a
         /// partition loses no delivery, but brings them late.

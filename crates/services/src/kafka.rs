@@ -23,6 +23,11 @@ const READY: &str = "Kafka Server started";
 /// How long it may take to start, on a busy machine.
 const START_TIME: Duration = Duration::from_secs(90);
 
+/// For a broker that lives for minutes and shares few processors: the optimising compiler (C2) would take more of them, for as
+/// long as that, than its code gives back. A broker in production is not to be run so.
+const JVM: &[&str] =
+    &["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"];
+
 /// Any base64 UUID does: nobody else joins.
 const CLUSTER_ID: &str = "c2lnbmFscG9zdC10ZXN0cw";
 
@@ -88,7 +93,7 @@ impl Kafka {
         fs::write(folder.path().join("server.properties"), properties(folder.path(), port, controller_port, further))?;
         fs::write(folder.path().join("log4j.properties"), LOG4J)?;
         let spec = Spec { stop_signal: Signal::SIGTERM, ..Spec::new("kafka", java, folder.path()) }
-            .args(&["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"])
+            .args(JVM)
             .arg(format!("-Dlog4j.configuration=file:{}", folder.path().join("log4j.properties").display()))
             .arg("-cp")
             .arg(format!("{}/*", jars.display()));
