@@ -43,7 +43,7 @@ pub enum UrlDenied {
     #[error("this host is not allowed")]
     Name,
     /// It is, or resolves to, an address that is not allowed.
-    #[error("the host is, or resolves to, an address that is not allowed")]
+    #[error("its host is, or resolves to, an address that is not allowed (see SIGNALPOST_EGRESS_ALLOW)")]
     Address,
     /// `http:` outside of what the operator allowed.
     #[error("must be an https URL")]

@@ -178,7 +178,12 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
-        let missing = || Problem::new(Code::Unauthorized, "No key was sent with this request.");
+        let missing = || {
+            Problem::new(
+                Code::Unauthorized,
+                "No key was sent with this request: it belongs into the header `Authorization: Bearer <key>`.",
+            )
+        };
         let text = key_of(headers).ok_or_else(missing)?;
         Ok(Self { text, hash: KeyHash::of(text) })
     }

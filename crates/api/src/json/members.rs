@@ -51,9 +51,13 @@ impl<'a> Members<'a> {
     }
 }
 
-/// 400, with the place where reading stopped.
+/// 400, with the place where reading stopped, or where it ended too early.
 pub fn not_json(error: &serde_json::Error) -> Problem {
-    Problem::not_json(format!("This is not JSON: reading stopped at line {}, column {}.", error.line(), error.column()))
+    if (error.line(), error.column()) == (1, 0) {
+        return Problem::not_json("This is not JSON: there is nothing to read.");
+    }
+    let why = if error.is_eof() { "it ends" } else { "reading stopped" };
+    Problem::not_json(format!("This is not JSON: {why} at line {}, column {}.", error.line(), error.column()))
 }
 
 /// The pointer to a member of what `parent` points to.

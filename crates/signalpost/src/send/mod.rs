@@ -96,6 +96,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let (stop, give_up) = (items.stopper(), items.stopper());
     let interrupted = tokio::spawn(async move {
         shutdown.draining().await;
+        eprintln!("signalpost: stopping; what is under way is still tried; a second signal (Ctrl-C) stops at once");
         stop.stop();
     });
     let requests = Requests::new(usize::from(args.batch), args.rate);
