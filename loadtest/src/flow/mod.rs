@@ -146,23 +146,21 @@ impl Flow {
         further: &Value,
     ) -> anyhow::Result<Vec<Destination>> {
         let further = self.further(further);
-        let progress = bar("creating", count);
-        let all = (0..count).map(|nth| (event_type(nth), self.next_path.fetch_add(1, Ordering::Relaxed)));
-        let created = stream::iter(all.collect::<Vec<_>>())
-            .map(async |(event_type, path)| {
-                let id = if self.is_other() {
-                    String::new()
-                } else {
-                    self.target.api.create_destination(&self.sink.url(path), &event_type, &further).await?
-                };
-                progress.inc(1);
-                anyhow::Ok(Destination { id, event_type })
-            })
-            .buffered(CREATING)
-            .try_collect()
-            .await;
-        progress.finish_and_clear();
-        created
+        created(count, async |nth| {
+            let (event_type, url) = (event_type(nth), self.next_url());
+            let id = if self.is_other() {
+                String::new()
+            } else {
+                self.target.api.create_destination(&url, &event_type, &further).await?
+            };
+            anyhow::Ok(Destination { id, event_type })
+        })
+        .await
+    }
+
+    /// An address of the sink that nobody has yet.
+    fn next_url(&self) -> String {
+        self.sink.url(self.next_path.fetch_add(1, Ordering::Relaxed))
     }
 
     /// What is asked for a destination besides its address and type.
@@ -227,4 +225,16 @@ impl Flow {
             .collect();
         Requests { all: variants.chunks(size).map(|chunk| template.prepare(chunk)).collect(), batch }
     }
+}
+
+/// Creates so many of something, some at once, with a progress bar; in order.
+///
+/// # Errors
+/// The first that is refused.
+async fn created<T>(count: usize, create: impl AsyncFn(usize) -> anyhow::Result<T>) -> anyhow::Result<Vec<T>> {
+    let progress = bar("creating", count);
+    let all = stream::iter(0..count).map(|nth| create(nth)).buffered(CREATING).inspect(|_| progress.inc(1));
+    let created = all.try_collect().await;
+    progress.finish_and_clear();
+    created
 }

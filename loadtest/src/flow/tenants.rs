@@ -1,15 +1,11 @@
 //! Tenants of a scenario, and requests that come from all of them.
 
-use std::sync::atomic::Ordering;
-
 use anyhow::bail;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
-use super::{CREATING, Flow, Requests, VARIETY};
+use super::{Flow, Requests, VARIETY, created};
 use crate::{
     client::destination,
-    run::bar,
     wire::{Template, Variant},
 };
 
@@ -32,21 +28,13 @@ impl Flow {
         if self.is_other() {
             bail!("this scenario creates tenants, which is done over Signalpost's own API");
         }
-        let progress = bar("creating", count);
-        let created = stream::iter(first..first + count)
-            .map(async |nth| {
-                let event_type = format!("{name}.0");
-                let url = self.sink.url(self.next_path.fetch_add(1, Ordering::Relaxed));
-                let wanted = json!({"destination": destination(&url, &event_type, &self.further(&json!({})))});
-                let key = self.target.api.create_tenant(&format!("{name}-{nth}"), &wanted).await?;
-                progress.inc(1);
-                anyhow::Ok(Tenant { key, event_type })
-            })
-            .buffered(CREATING)
-            .try_collect()
-            .await;
-        progress.finish_and_clear();
-        created
+        created(count, async |nth| {
+            let event_type = format!("{name}.0");
+            let wanted = json!({"destination": destination(&self.next_url(), &event_type, &self.further(&json!({})))});
+            let key = self.target.api.create_tenant(&format!("{name}-{}", first + nth), &wanted).await?;
+            anyhow::Ok(Tenant { key, event_type })
+        })
+        .await
     }
 
     /// Requests of these tenants, which take turns: each with the key of one of them, and with as many of its events as the

@@ -63,7 +63,7 @@ pub struct Options {
 /// # Errors
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
-    let run = Run::start(target, Size { apis: 1, dispatchers: 1, retries: 1 }, &[]).await?;
+    let run = Run::start(target, Size::ONE, &[]).await?;
     let sampler = Sampler::start(run.epoch, run.target.pids.clone(), Duration::from_secs(1));
     let mut marks = vec![mark(&run, "started")];
     let neighbours = Neighbours::create(&run, options.healthy, 500, options.workers).await?;

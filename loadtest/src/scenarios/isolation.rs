@@ -115,7 +115,7 @@ enum Without {
 /// # Errors
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
-    let run = Run::start(target, Size { apis: 1, dispatchers: 1, retries: 1 }, &[]).await?;
+    let run = Run::start(target, Size::ONE, &[]).await?;
     let many = options.trouble == Trouble::ManyDestinations;
     let healthy = if many { 2 } else { options.healthy };
     let neighbours = Neighbours::create(&run, healthy, options.bytes, options.workers).await?;

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::report::number;
+use crate::{flow::figure, report::number};
 
 /// What grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -49,9 +49,8 @@ impl Of {
     }
 
     /// A size, in words.
-    #[allow(clippy::cast_precision_loss, reason = "a count of events")]
     pub fn sized(self, size: u64) -> String {
-        format!("{} {}", number(size as f64), self.counted())
+        format!("{} {}", number(figure(size)), self.counted())
     }
 
     /// As the command line names it: how files begin.

@@ -61,7 +61,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     }
-    let run = Run::start(target, Size { apis: 1, dispatchers: 1, retries: 1 }, &[]).await?;
+    let run = Run::start(target, Size::ONE, &[]).await?;
     let address: SocketAddr = run.target.api.address().parse().context("the API's address is no IP and port")?;
     let destination = run.destinations(&run.target.api, "hostile", 1, Behaviour::OK, &serde_json::json!({})).await?;
     let event_type = destination[0].event_type.clone();
