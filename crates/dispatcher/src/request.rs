@@ -170,10 +170,11 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         response_excerpt: exchange.response_excerpt.clone(),
         error: exchange.error.clone(),
     };
-    if job.message.lane.is_some() {
-        context.writer.hurry();
-    }
-    let written = context.writer.write(DeliveryWrite::Attempt { target, attempt, next }).await?;
+    let write = DeliveryWrite::Attempt { target, attempt, next };
+    let written = match job.message.lane {
+        Some(_) => context.writer.write_now(write).await?,
+        None => context.writer.write(write).await?,
+    };
     if written.is_none() && !is_once {
         // Nobody else might bring it back: on a bus in memory, what is queued and done is looked for only at a start.
         let park = job.park(WaitReason::Turn, AFTER_REFUSAL, false);

@@ -142,6 +142,14 @@ impl Writer {
         self.write_until(write, None).await
     }
 
+    /// As [`Self::write`], of what somebody waits for: the next of a lane for the end of the one before.
+    ///
+    /// # Errors
+    /// The writer has ended, and nothing is known.
+    pub(crate) async fn write_now(&self, write: DeliveryWrite) -> Result<Option<Written>, Rejected> {
+        self.hand_in(write, None, true).await
+    }
+
     /// As [`Self::write`]. Not begun after `until`, by the process's clock: then it is superseded.
     ///
     /// # Errors
@@ -151,18 +159,26 @@ impl Writer {
         write: DeliveryWrite,
         until: Option<Duration>,
     ) -> Result<Option<Written>, Rejected> {
-        if matches!(write, DeliveryWrite::Claim { .. }) {
-            self.hurry();
-        }
-        self.unwritten.increment(1);
-        let result = self.batcher.submit_waiting(Outcome { write, since: self.clock.elapsed(), until }).await;
-        self.unwritten.decrement(1);
-        result
+        // A request waits for its claim.
+        let is_urgent = matches!(write, DeliveryWrite::Claim { .. });
+        self.hand_in(write, until, is_urgent).await
     }
 
-    /// Somebody waits for what is handed in next: a request for its claim, the next of a lane for the end of the one before.
-    pub(crate) fn hurry(&self) {
-        self.urgent.notify_one();
+    async fn hand_in(
+        &self,
+        write: DeliveryWrite,
+        until: Option<Duration>,
+        is_urgent: bool,
+    ) -> Result<Option<Written>, Rejected> {
+        self.unwritten.increment(1);
+        let hurry = || {
+            if is_urgent {
+                self.urgent.notify_one();
+            }
+        };
+        let result = self.batcher.submit_telling(Outcome { write, since: self.clock.elapsed(), until }, hurry).await;
+        self.unwritten.decrement(1);
+        result
     }
 
     /// Whether an outcome has been waiting for longer than that.
@@ -175,7 +191,7 @@ impl Writing {
     /// Writes what waits when its turn has come.
     async fn batch(self: &Arc<Self>, intake: Intake<Outcome, Option<Written>>, most: usize) {
         if self.before.load(Ordering::Relaxed) >= MANY {
-            // An urgent one of before makes this batch one without a wait: no harm.
+            // An urgent one that the batch before took along makes this one a batch without a wait: no harm.
             let _late = timeout(LINGER, self.urgent.notified()).await;
         }
         let taken = Arc::new(Mutex::new(Taken::Waiting(intake)));

@@ -87,7 +87,7 @@ impl Default for Settings {
             bus_is_memory: false,
             feed_poll: Duration::from_millis(200),
             feed_most: 1000,
-            feed_per_destination: 250,
+            feed_per_destination: 1000,
             feed_lease: FEED_LEASE,
             most_on_bus: 100_000,
             reconcile_every: Duration::from_secs(5),
@@ -119,6 +119,8 @@ impl Settings {
         Self {
             bus_is_memory: true,
             feed_poll: Duration::from_millis(20),
+            // A take costs little more than its rows, and small ones flow more evenly.
+            feed_per_destination: 250,
             // The process that could have the message has died with it. Long enough for what waits on the bus.
             feed_lease: Duration::from_secs(15),
             most_on_bus: 10_000,

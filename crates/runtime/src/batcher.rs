@@ -156,8 +156,17 @@ impl<T: Send + 'static, R: Send + 'static> Batcher<T, R> {
     /// # Errors
     /// The batcher stopped.
     pub async fn submit_waiting(&self, item: T) -> Result<R, Rejected> {
+        self.submit_telling(item, || {}).await
+    }
+
+    /// As [`Self::submit_waiting`], and tells when the item has its place.
+    ///
+    /// # Errors
+    /// The batcher stopped.
+    pub async fn submit_telling(&self, item: T, handed_in: impl FnOnce()) -> Result<R, Rejected> {
         let (reply, result) = oneshot::channel();
         self.queue.send(Entry { item, reply }).await.map_err(|_| Rejected::Stopped)?;
+        handed_in();
         result.await.map_err(|_| Rejected::Stopped)
     }
 }

@@ -9,6 +9,7 @@ use sqlx::{PgConnection, Row};
 use crate::{
     error::Failure,
     ids::uuids,
+    partitions::by_day,
     rows::{self, count, event_columns, guarantee, id, optional_lane, optional_time},
 };
 
@@ -69,22 +70,28 @@ pub(crate) async fn load(
 }
 
 async fn kept(transaction: &mut PgConnection, leased: &[Leased]) -> Result<HashMap<DeliveryId, Kept>, Failure> {
-    let ids = uuids(leased.iter().map(|row| row.delivery_id));
-    let rows = sqlx::query("SELECT id, attempts, lane, guarantee, born_at FROM deliveries WHERE id = ANY($1)")
+    let mut found = HashMap::with_capacity(leased.len());
+    for (day, ids) in by_day(leased.iter().map(|row| row.delivery_id)) {
+        let rows = sqlx::query(
+            "SELECT id, attempts, lane, guarantee, born_at FROM deliveries
+             WHERE id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND id >= $2 AND id < $3",
+        )
         .bind(ids)
-        .fetch_all(transaction)
+        .bind(day.first_id())
+        .bind(day.end_id())
+        .fetch_all(&mut *transaction)
         .await?;
-    rows.iter()
-        .map(|row| {
+        for row in &rows {
             let kept = Kept {
                 attempts: count(row, "attempts")?,
                 lane: optional_lane(row, "lane")?,
                 guarantee: guarantee(row, "guarantee")?,
                 born_at: optional_time(row, "born_at")?,
             };
-            Ok((id(row, "id")?, kept))
-        })
-        .collect()
+            found.insert(id(row, "id")?, kept);
+        }
+    }
+    Ok(found)
 }
 
 async fn events(
@@ -92,19 +99,25 @@ async fn events(
     leased: &[Leased],
     inline_bytes: usize,
 ) -> Result<HashMap<EventId, (Arc<Event>, bool)>, Failure> {
-    let mut ids = uuids(leased.iter().map(|row| row.event_id));
-    ids.sort_unstable();
-    ids.dedup();
-    let rows = sqlx::query(concat!(
-        "SELECT ",
-        event_columns!("CASE WHEN octet_length(e.data) <= $2 THEN e.data END"),
-        ", octet_length(e.data) <= $2 AS whole FROM events e WHERE e.id = ANY($1)"
-    ))
-    .bind(ids)
-    .bind(i64::try_from(inline_bytes).unwrap_or(i64::MAX))
-    .fetch_all(transaction)
-    .await?;
-    rows.iter().map(|row| Ok((id(row, "id")?, (rows::event(row)?, row.try_get("whole")?)))).collect()
+    let mut found = HashMap::with_capacity(leased.len());
+    for (day, ids) in by_day(leased.iter().map(|row| row.event_id)) {
+        let rows = sqlx::query(concat!(
+            "SELECT ",
+            event_columns!("CASE WHEN octet_length(e.data) <= $2 THEN e.data END"),
+            ", octet_length(e.data) <= $2 AS whole FROM events e
+              WHERE e.id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND e.id >= $3 AND e.id < $4"
+        ))
+        .bind(ids)
+        .bind(i64::try_from(inline_bytes).unwrap_or(i64::MAX))
+        .bind(day.first_id())
+        .bind(day.end_id())
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in &rows {
+            found.insert(id(row, "id")?, (rows::event(row)?, row.try_get("whole")?));
+        }
+    }
+    Ok(found)
 }
 
 /// Whole events, in any order; missing ones are missing.

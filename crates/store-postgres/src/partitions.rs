@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, NaiveDate, Utc};
-use signalpost_core::{EventId, Timestamp};
+use signalpost_core::{
+    EventId, Timestamp,
+    id::{Id, Kind},
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use uuid::Uuid;
 
@@ -64,6 +67,20 @@ impl Day {
         let start = date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros();
         Some(Self::of(Timestamp::from_micros(start)))
     }
+}
+
+/// Ids by the day of their partition, sorted, none twice. A statement for each day that names its bounds opens one partition, and is
+/// planned in a moment: a plan for the ids themselves looks at each of them, which takes longer than to fetch its row.
+pub(crate) fn by_day<K: Kind>(ids: impl IntoIterator<Item = Id<K>>) -> BTreeMap<Day, Vec<Uuid>> {
+    let mut days = BTreeMap::<Day, Vec<Uuid>>::new();
+    for id in ids {
+        days.entry(Day::of(id.created_at())).or_default().push(id.uuid());
+    }
+    for ids in days.values_mut() {
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    days
 }
 
 /// The partition of a table for a day.

@@ -15,6 +15,7 @@ use crate::{
     load::Pace,
     processes,
     run::bar,
+    target::Running,
     wire::{Client, Plan, Ran, Template, tally},
 };
 
@@ -47,7 +48,8 @@ pub struct Mark {
 }
 
 impl Flow {
-    /// The load before anything counts: so many deliveries, whatever an event's are. How many events were accepted.
+    /// The load before anything counts: so many deliveries, whatever an event's are; and a database of ours gets the log of one
+    /// that is in use. How many events were accepted.
     ///
     /// # Errors
     /// As [`Self::run`]; or something was lost.
@@ -57,6 +59,9 @@ impl Flow {
         }
         let events = self.warm / load.fan.max(1);
         let load = Load { what: "warming".into(), events, pace: Pace::Closed, ..load.clone() };
+        if let Running::Cluster(cluster) = &self.target.running {
+            tokio::task::block_in_place(|| cluster.postgres.age_log())?;
+        }
         let warmed = self.run(&load).await?;
         anyhow::ensure!(warmed.tally.lost == 0, "{} of {} were lost", warmed.tally.lost, warmed.tally.posted);
         Ok(warmed.tally.accepted)

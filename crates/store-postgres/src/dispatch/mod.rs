@@ -21,7 +21,9 @@ use signalpost_store::{
 use sqlx::PgConnection;
 
 use crate::{
-    PostgresStore, dispatchers, due,
+    PostgresStore,
+    dispatch::fast::Way,
+    dispatchers, due,
     error::Failure,
     holds,
     manage::{Bumped, bump},
@@ -87,8 +89,14 @@ impl PostgresStore {
     /// Writes the common case, and gives what was written so.
     async fn write_arrivals(&self, batch: &[DeliveryWrite]) -> Result<HashSet<DeliveryId>, Failure> {
         let mut done = HashSet::new();
-        for (day, places) in fast::places(batch) {
-            match read!(self, hot, |connection| fast::write(connection, batch, day, &places)) {
+        for ((day, way), places) in fast::places(batch) {
+            let written = match way {
+                Way::Straight => read!(self, hot, |connection| fast::write(connection, batch, day, way, &places)),
+                Way::Fed => {
+                    transact!(self, in hot, |transaction| fast::write_fed(transaction, batch, day, &places))
+                }
+            };
+            match written {
                 Ok(some) if done.is_empty() => done = some,
                 Ok(some) => done.extend(some),
                 // The partition was dropped: no delivery of that day is there any more.

@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use crate::{
     error::Failure,
     ids::uuids,
-    partitions::now,
+    partitions::{by_day, now},
     rows::{self, count, destination_columns, guarantee, id, named, optional_lane, optional_time},
     time::Time,
     waiting::waiting_of,
@@ -54,20 +54,23 @@ pub(super) async fn examine(
     connection: &mut PgConnection,
     ids: &[DeliveryId],
 ) -> Result<Vec<Option<Standing>>, Failure> {
-    let wanted = uuids(ids.iter().copied());
-    let rows = sqlx::query(
-        "SELECT d.id, d.state, d.attempts, d.lane, d.guarantee, d.born_at, w.due_at, w.reason AS wait_reason,
-                CASE WHEN w.leased AND w.due_at > statement_timestamp()
-                     THEN (EXTRACT(EPOCH FROM w.due_at - statement_timestamp()) * 1000000)::bigint END AS lease_us
-         FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id AND w.delivery_id = ANY($1)
-         WHERE d.id = ANY($1)",
-    )
-    .bind(wanted)
-    .fetch_all(connection)
-    .await?;
-    let mut standing = HashMap::<DeliveryId, Standing>::new();
-    for row in &rows {
-        standing.insert(id(row, "id")?, standing_of(row)?);
+    let mut standing = HashMap::<DeliveryId, Standing>::with_capacity(ids.len());
+    for (day, ids) in by_day(ids.iter().copied()) {
+        let rows = sqlx::query(
+            "SELECT d.id, d.state, d.attempts, d.lane, d.guarantee, d.born_at, w.due_at, w.reason AS wait_reason,
+                    CASE WHEN w.leased AND w.due_at > statement_timestamp()
+                         THEN (EXTRACT(EPOCH FROM w.due_at - statement_timestamp()) * 1000000)::bigint END AS lease_us
+             FROM deliveries d LEFT JOIN waiting w ON w.delivery_id = d.id
+             WHERE d.id = ANY(ARRAY(SELECT unnest($1::uuid[]))) AND d.id >= $2 AND d.id < $3",
+        )
+        .bind(ids)
+        .bind(day.first_id())
+        .bind(day.end_id())
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in &rows {
+            standing.insert(id(row, "id")?, standing_of(row)?);
+        }
     }
     Ok(ids.iter().map(|id| standing.get(id).copied()).collect())
 }
