@@ -70,11 +70,20 @@ pub struct Cluster {
     pub redis: Redis,
     /// The store.
     pub postgres: Postgres,
-    /// Logs.
+    /// Logs. Removed in the end, unless a test fails.
     pub folder: TempDir,
     binaries: PathBuf,
     /// What all services are told.
     env: Vec<(String, String)>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("the logs of the services are kept in {}", self.folder.path().display());
+        }
+    }
 }
 
 impl Cluster {

@@ -18,6 +18,7 @@ use crate::{
 
 super::cases![
     a_first_try_success_ends_it,
+    what_was_fed_arrives,
     a_failure_waits_for_its_retry,
     a_death_leaves_a_dead_letter,
     an_attempt_keeps_every_part,
@@ -54,6 +55,39 @@ async fn a_first_try_success_ends_it(world: &World) {
     // The outbox record still names it; the relay leaves it alone.
     assert_eq!(world.store.relay(Duration::ZERO, 10).await.unwrap(), 1);
     assert_eq!(world.state(target.delivery_id).await, DeliveryState::Delivered);
+}
+
+/// Some wait for their first attempt, one for its second, one lay on the bus, and one ended meanwhile.
+async fn what_was_fed_arrives(world: &World) {
+    let destination = world.destination().await;
+    let (first, second) = (world.waiting(&destination).await, world.waiting(&destination).await);
+    let gone = world.waiting(&destination).await;
+    let again = world.queued(&destination).await;
+    assert_eq!(world.write(failed(again, 1, Duration::ZERO)).await, Written::Done);
+    let on_the_bus = world.queued(&destination).await;
+    assert_eq!(world.take_all().await.len(), 4);
+    assert_eq!(world.write(DeliveryWrite::End { target: gone, dead: None }).await, Written::Done);
+
+    let late = |target: Target, number| {
+        let started_at = target.delivery_id.created_at() + Duration::from_secs(2);
+        let attempt = Attempt { started_at, ..attempt(number, AttemptOutcome::Delivered) };
+        DeliveryWrite::Attempt { target, attempt, next: Next::Delivered }
+    };
+    let batch = [late(second, 1), late(gone, 1), late(again, 2), late(on_the_bus, 1), late(first, 1)];
+    let report = world.store.write(&batch, false).await.unwrap();
+    let superseded = [Written::Done, Written::Superseded, Written::Done, Written::Done, Written::Done];
+    assert_eq!(report.written, superseded);
+    for (target, attempts) in [(first, 1), (second, 1), (again, 2), (on_the_bus, 1)] {
+        let standing = world.standing(target.delivery_id).await;
+        let expected = (DeliveryState::Delivered, attempts, None);
+        assert_eq!((standing.state, standing.attempts, standing.waiting), expected, "{target:?}");
+    }
+    assert_eq!(attempts(world, second).await.len(), 1);
+    assert_eq!(attempts(world, again).await.len(), 2);
+    // A second time it changes nothing.
+    assert_eq!(world.store.write(&batch, false).await.unwrap().written, [Written::Superseded; 5]);
+    assert_eq!(attempts(world, again).await.len(), 2);
+    assert!(world.take_all().await.is_empty());
 }
 
 async fn a_failure_waits_for_its_retry(world: &World) {
