@@ -16,7 +16,7 @@ use rdkafka::{
     producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
 };
 use signalpost_bus::{BusError, codec::Encoded};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     context,
@@ -26,6 +26,10 @@ use crate::{
 
 /// The longest that a batch takes, time-out of its messages included.
 const LONGEST: Duration = Duration::from_millis(4800);
+
+/// A producer that has written nothing for so long, in spite of trying, is replaced, and its successor after as long. One may try for
+/// ever: where the topic was made anew unseen, it takes the leader of the new one for an outdated one, as its epoch is lower.
+const MOST_FAILING: Duration = Duration::from_secs(15);
 
 /// How long to wait for room in librdkafka's queue before looking again.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
@@ -96,6 +100,8 @@ pub(crate) struct Publisher {
     producer: RwLock<Arc<KafkaProducer>>,
     /// The last batch failed: a full queue will not empty soon.
     away: AtomicBool,
+    /// Since when every batch has failed, or its producer was replaced for it.
+    failing_since: Mutex<Option<Instant>>,
     repair: Repair,
 }
 
@@ -109,7 +115,13 @@ impl Publisher {
     pub(crate) fn new(settings: &KafkaSettings, repair: Repair) -> Result<Self, SettingsError> {
         let config = settings.producer();
         let producer = create(&config).map_err(|error| SettingsError(error.to_string()))?;
-        Ok(Self { config, producer: RwLock::new(Arc::new(producer)), away: AtomicBool::new(false), repair })
+        Ok(Self {
+            config,
+            producer: RwLock::new(Arc::new(producer)),
+            away: AtomicBool::new(false),
+            failing_since: Mutex::default(),
+            repair,
+        })
     }
 
     pub(crate) fn producer(&self) -> Arc<KafkaProducer> {
@@ -127,6 +139,7 @@ impl Publisher {
         let failure = match written {
             Ok(Ok(())) => {
                 self.away.store(false, Ordering::Relaxed);
+                *self.failing_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 return Ok(());
             }
             Ok(Err(error)) => error.to_string(),
@@ -135,7 +148,7 @@ impl Publisher {
         self.away.store(true, Ordering::Relaxed);
         // A missing topic is one of the reasons.
         self.repair.request();
-        self.replace_if_dead(&producer);
+        self.replace_if_dead(producer).await;
         Err(BusError::Unavailable(failure))
     }
 
@@ -155,18 +168,39 @@ impl Publisher {
         batch.failure().map_or(Ok(()), Err)
     }
 
-    /// After a fatal error a producer takes nothing any more.
-    fn replace_if_dead(&self, producer: &Arc<KafkaProducer>) {
-        let Some((code, reason)) = producer.client().fatal_error() else { return };
-        tracing::warn!(%code, reason, "the kafka producer failed for good and is replaced");
-        let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&current, producer) {
+    /// After a fatal error a producer takes nothing any more; after many it may never again.
+    async fn replace_if_dead(&self, producer: Arc<KafkaProducer>) {
+        if let Some((code, reason)) = producer.client().fatal_error() {
+            tracing::warn!(%code, reason, "the kafka producer failed for good and is replaced");
+        } else if self.has_failed_for_long() {
+            tracing::warn!("nothing was written for long; the kafka producer is replaced");
+        } else {
             return;
         }
-        match create(&self.config) {
-            Ok(fresh) => *current = Arc::new(fresh),
-            Err(error) => tracing::error!(%error, "no new kafka producer"),
+        let old = {
+            let mut current = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+            if !Arc::ptr_eq(&current, &producer) {
+                return;
+            }
+            match create(&self.config) {
+                Ok(fresh) => std::mem::replace(&mut *current, Arc::new(fresh)),
+                Err(error) => {
+                    tracing::error!(%error, "no new kafka producer");
+                    return;
+                }
+            }
+        };
+        // Its end waits for its threads.
+        let _detached = tokio::task::spawn_blocking(move || drop((old, producer)));
+    }
+
+    fn has_failed_for_long(&self) -> bool {
+        let mut since = self.failing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_long = since.get_or_insert_with(Instant::now).elapsed() >= MOST_FAILING;
+        if is_long {
+            *since = Some(Instant::now());
         }
+        is_long
     }
 }
 

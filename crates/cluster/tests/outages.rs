@@ -16,6 +16,7 @@ async fn outages_heal_by_themselves() {
     let mut trial = Trial::start(1, 2, 1).await;
     kafka_stopped_for_twenty_seconds(&mut trial).await;
     kafka_loses_its_data(&mut trial).await;
+    kafka_loses_its_data_unseen(&mut trial).await;
     redis_frozen_then_stopped(&mut trial).await;
     postgres_stopped(&mut trial).await;
     kafka_restarted(&mut trial).await;
@@ -28,6 +29,15 @@ async fn loaded(trial: &Trial, name: &str) -> (Target, Load) {
     let load = Load::start(&trial.clients, name, 8, Duration::from_millis(10));
     load.more(100).await;
     (target, load)
+}
+
+async fn deliveries_go_on(target: &Target, what: &str) {
+    let before = target.receiver.stats().events_accepted;
+    eventually(what, LONG, || async {
+        let now = target.receiver.stats().events_accepted;
+        if now > before + 200 { Ok(()) } else { Err(now - before) }
+    })
+    .await;
 }
 
 /// Ends the load when it moves again, waits until everything has arrived, says how it went.
@@ -65,6 +75,32 @@ async fn kafka_loses_its_data(trial: &mut Trial) {
     over(trial, "Kafka's data deleted", &target, load).await;
 }
 
+/// Its topics are made anew before dispatchers and retry look again: to them they seem to be the old ones, of an outdated leader.
+async fn kafka_loses_its_data_unseen(trial: &mut Trial) {
+    let (target, load) = loaded(trial, "kafka-lost-unseen").await;
+    // Each start elects leaders anew: those of new topics are older than these.
+    tokio::task::block_in_place(|| trial.cluster.kafka.stop().and_then(|()| trial.cluster.kafka.resume()))
+        .expect("restarted");
+    deliveries_go_on(&target, "deliveries go on after the restart").await;
+    let created = |trial: &Trial| trial.cluster.apis[0].process.as_ref().expect("it runs").log_count("topic created");
+    let before = created(trial);
+    for service in trial.cluster.dispatchers.iter().chain(&trial.cluster.retries) {
+        service.process.as_ref().expect("it runs").freeze().expect("frozen");
+    }
+    trial.cluster.kafka.halt().expect("stopped");
+    trial.cluster.kafka.lose_data().expect("removed");
+    trial.cluster.kafka.resume().expect("started");
+    eventually("the topics are made anew", LONG, || async {
+        let now = created(trial);
+        if now >= before + 2 { Ok(()) } else { Err(now) }
+    })
+    .await;
+    for service in trial.cluster.dispatchers.iter().chain(&trial.cluster.retries) {
+        service.process.as_ref().expect("it runs").thaw().expect("thawed");
+    }
+    over(trial, "Kafka's data deleted unseen", &target, load).await;
+}
+
 async fn redis_frozen_then_stopped(trial: &mut Trial) {
     let (target, load) = loaded(trial, "redis").await;
     for frozen in [true, false] {
@@ -73,12 +109,7 @@ async fn redis_frozen_then_stopped(trial: &mut Trial) {
         } else {
             trial.cluster.redis.halt().expect("stopped");
         }
-        let before = target.receiver.stats().events_accepted;
-        eventually("deliveries go on without Redis", LONG, || async {
-            let now = target.receiver.stats().events_accepted;
-            if now > before + 200 { Ok(()) } else { Err(now - before) }
-        })
-        .await;
+        deliveries_go_on(&target, "deliveries go on without Redis").await;
         if frozen {
             trial.cluster.redis.process.thaw().expect("thawed");
         } else {

@@ -13,7 +13,7 @@ use rdkafka::{
 use signalpost_bus::{Partition, codec};
 use signalpost_core::Clock;
 
-use super::shared::{Found, Raw, Shared};
+use super::shared::{Found, Raw, Read, Shared};
 use crate::{context, progress::offsets, settings::KafkaSettings, topics::Repair};
 
 /// How long one poll waits; also how soon the end is noticed.
@@ -30,6 +30,9 @@ const ROOM_TIME: Duration = Duration::from_millis(200);
 
 /// How long asking for watermarks may take.
 const WATERMARK_TIME: Duration = Duration::from_secs(2);
+
+/// Between two looks whether what is there comes. Longer than any fetch that works takes.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// Before a failed client is built anew, and before unknown watermarks are asked for again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -102,6 +105,13 @@ pub(super) struct Reader {
     consumer: BaseConsumer<ReaderContext>,
     committed_at: Duration,
     asked_at: Duration,
+    looked_at: Duration,
+    /// Partitions that had more than was read when it was last looked, as they were read then.
+    behind: BTreeMap<Partition, Read>,
+    /// Since then the client had nothing for us at least once.
+    ran_dry: bool,
+    /// Since then it was told to pause.
+    rested: bool,
     paused: bool,
 }
 
@@ -115,7 +125,21 @@ impl Reader {
         let (config, topic) = (settings.consumer(), settings.deliveries_topic());
         let consumer = subscribe(&config, &shared, &topic)?;
         let now = clock.elapsed();
-        Ok(Self { config, topic, shared, clock, repair, consumer, committed_at: now, asked_at: now, paused: false })
+        Ok(Self {
+            config,
+            topic,
+            shared,
+            clock,
+            repair,
+            consumer,
+            committed_at: now,
+            asked_at: now,
+            looked_at: now,
+            behind: BTreeMap::new(),
+            ran_dry: false,
+            rested: false,
+            paused: false,
+        })
     }
 
     /// Until the dispatcher's half is closed.
@@ -124,6 +148,9 @@ impl Reader {
             if let Err(error) = self.turn() {
                 tracing::warn!(%error, "the kafka consumer failed for good and is replaced");
                 self.shared.fail(error.to_string());
+                self.replace();
+            } else if self.is_stuck() {
+                tracing::warn!("kafka has messages that do not come; the kafka consumer is replaced");
                 self.replace();
             }
         }
@@ -153,7 +180,10 @@ impl Reader {
                 Some(Ok(message)) => found.push((message.partition(), message.offset(), find(&message))),
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
                 Some(Err(error)) => self.tell(&error),
-                None => break,
+                None => {
+                    self.ran_dry |= found.is_empty();
+                    break;
+                }
             }
             time = Duration::ZERO;
         }
@@ -169,6 +199,7 @@ impl Reader {
 
     /// A dispatcher that takes nothing stops the reading, not the polling: rebalances go on.
     fn pause_or_resume(&mut self) {
+        self.rested |= self.paused;
         if self.paused {
             if self.shared.has_room() && self.with_assignment(|consumer, list| consumer.resume(list)) {
                 self.paused = false;
@@ -181,6 +212,33 @@ impl Reader {
                 self.paused = self.with_assignment(|consumer, list| consumer.pause(list));
             }
         }
+    }
+
+    /// Whether a partition has had more than was read for the whole time between two looks, and nothing of it came. So it stays
+    /// for ever where the topic was made anew unseen: librdkafka takes the leader of the new one for an outdated one, as its epoch is
+    /// lower (`rd_kafka_toppar_leader_update`).
+    fn is_stuck(&mut self) -> bool {
+        let now = self.clock.elapsed();
+        if now.saturating_sub(self.looked_at) < LOOK_PAUSE {
+            return false;
+        }
+        self.looked_at = now;
+        let before = std::mem::take(&mut self.behind);
+        // Who was busy all the time, or paused, may have left something for later.
+        let was_idle = std::mem::take(&mut self.ran_dry) && !std::mem::take(&mut self.rested) && !self.paused;
+        let read = self.shared.read();
+        let partitions: Vec<Partition> = read.keys().copied().collect();
+        let highs = match watermarks(&self.consumer, &self.topic, &partitions) {
+            Ok(highs) => highs,
+            Err(error) => {
+                tracing::debug!(%error, "not known whether there is more to read");
+                return false;
+            }
+        };
+        let is_behind =
+            |(partition, read): &(Partition, Read)| highs.get(partition).is_some_and(|high| read.is_behind(*high));
+        self.behind = read.into_iter().filter(is_behind).collect();
+        was_idle && self.behind.iter().any(|(partition, read)| before.get(partition) == Some(read))
     }
 
     fn with_assignment(
@@ -229,6 +287,7 @@ impl Reader {
             Ok(consumer) => {
                 self.consumer = consumer;
                 self.paused = false;
+                self.behind.clear();
                 // What the failed one held, and did not give back at its end, is somebody else's by now.
                 let held = self.shared.held();
                 if !held.is_empty() {
