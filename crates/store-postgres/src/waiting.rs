@@ -1,4 +1,4 @@
-//! The table `waiting`: how deliveries come into it, other than by an outcome.
+//! The table `waiting`: how deliveries come into it and out of it, other than by what decides them one by one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -86,6 +86,22 @@ pub(crate) async fn anchor(transaction: &mut PgConnection, ids: &mut Vec<Deliver
         changes.added(id(row, "tenant_id")?, id(row, "destination_id")?, 0);
     }
     changes.apply(transaction).await?;
+    Ok(rows.len())
+}
+
+/// What waits of these deliveries does so no longer, and is counted out of its queues; how many those were.
+pub(crate) async fn leave(
+    transaction: &mut PgConnection,
+    deliveries: Vec<Uuid>,
+    queues: &mut QueueChanges,
+) -> Result<usize, Failure> {
+    let rows = sqlx::query("DELETE FROM waiting WHERE delivery_id = ANY($1) RETURNING tenant_id, destination_id")
+        .bind(deliveries)
+        .fetch_all(transaction)
+        .await?;
+    for row in &rows {
+        queues.removed(id(row, "tenant_id")?, id(row, "destination_id")?);
+    }
     Ok(rows.len())
 }
 

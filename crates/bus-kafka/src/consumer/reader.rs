@@ -225,7 +225,8 @@ impl Reader {
         self.looked_at = now;
         let before = std::mem::take(&mut self.behind);
         // Who was busy all the time, or paused, may have left something for later.
-        let was_idle = std::mem::take(&mut self.ran_dry) && !std::mem::take(&mut self.rested) && !self.paused;
+        let (ran_dry, rested) = (std::mem::take(&mut self.ran_dry), std::mem::take(&mut self.rested));
+        let was_idle = ran_dry && !rested && !self.paused;
         let read = self.shared.read();
         let partitions: Vec<Partition> = read.keys().copied().collect();
         let highs = match watermarks(&self.consumer, &self.topic, &partitions) {

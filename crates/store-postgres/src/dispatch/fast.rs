@@ -20,7 +20,7 @@ use crate::{
     ids::uuids,
     partitions::{self, Day},
     queues::QueueChanges,
-    rows::id,
+    waiting,
 };
 
 /// How a delivery came to its request.
@@ -77,15 +77,12 @@ pub(super) async fn write_fed(
     places: &[usize],
 ) -> Result<HashSet<DeliveryId>, Failure> {
     let done = write(transaction, batch, day, Way::Fed, places).await?;
-    // A statement of its own: it sees how they wait now that their deliveries are locked.
-    let left = sqlx::query("DELETE FROM waiting WHERE delivery_id = ANY($1) RETURNING tenant_id, destination_id")
-        .bind(uuids(done.iter().copied()))
-        .fetch_all(&mut *transaction)
-        .await?;
-    let mut queues = QueueChanges::default();
-    for row in &left {
-        queues.removed(id(row, "tenant_id")?, id(row, "destination_id")?);
+    if done.is_empty() {
+        return Ok(done);
     }
+    // A statement of its own: it sees how they wait now that their deliveries are locked.
+    let mut queues = QueueChanges::default();
+    waiting::leave(transaction, uuids(done.iter().copied()), &mut queues).await?;
     queues.apply(transaction).await?;
     Ok(done)
 }

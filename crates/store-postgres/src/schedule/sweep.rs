@@ -10,6 +10,7 @@ use crate::{
     queues::QueueChanges,
     rows::{id, optional_lane},
     tenants::count_removed,
+    waiting,
 };
 
 /// Cancels deliveries that wait for destinations which are deleted, or gone altogether; not those of which a request is
@@ -51,17 +52,11 @@ pub(super) async fn cancel(transaction: &mut PgConnection, most: usize) -> Resul
     let mut lanes = Lanes::default();
     lanes.lock(transaction, left.iter().copied().collect()).await?;
     left.into_iter().for_each(|lane| lanes.ended(lane));
-    let rows = sqlx::query("DELETE FROM waiting WHERE delivery_id = ANY($1) RETURNING tenant_id, destination_id")
-        .bind(cancelled)
-        .fetch_all(&mut *transaction)
-        .await?;
     let mut changes = QueueChanges::default();
-    for row in &rows {
-        changes.removed(id(row, "tenant_id")?, id(row, "destination_id")?);
-    }
+    let count = waiting::leave(transaction, cancelled, &mut changes).await?;
     lanes.settle(transaction, false, &mut changes).await?;
     changes.apply(transaction).await?;
-    Ok(rows.len())
+    Ok(count)
 }
 
 /// Removes deleted destinations of which nothing is left, with their queues. While something is on the bus they stay, so
