@@ -19,6 +19,7 @@ pub mod idempotency;
 pub mod ingest;
 pub mod json;
 pub mod manage;
+mod meters;
 pub mod openapi;
 pub mod page;
 pub mod problem;

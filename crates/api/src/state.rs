@@ -19,6 +19,7 @@ use crate::{
     auth::{Directory, LastUse, OperatorKeys},
     ingest::{Ingest, IngestPorts},
     json::BodyBudget,
+    meters::Meters,
     quota::{EventQuotas, Registrations},
     router::EventRouter,
 };
@@ -68,6 +69,8 @@ pub struct Inner {
     pub router: Arc<EventRouter>,
     /// Commits and publishes them.
     pub ingest: Ingest,
+    /// Counts requests.
+    pub meters: Meters,
 }
 
 impl AppState {
@@ -94,6 +97,7 @@ impl AppState {
             bodies,
             router,
             ingest,
+            meters: Meters::default(),
         }))
     }
 }

@@ -30,7 +30,7 @@ use signalpost_store::{Changes, StoreError, dispatch::DeliveryWrite};
 use signalpost_telemetry::names;
 use tokio::{
     sync::mpsc::UnboundedReceiver,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, Sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -154,6 +154,8 @@ impl Engine {
     ) -> Result<Ended, DispatcherError> {
         let mut signals = Vec::with_capacity(SIGNALS);
         loop {
+            // Whoever is about to tell something goes first, where there is anybody: one round for all of them, not one for each.
+            yield_now().await;
             // All that is there, before anything else, but without keeping the rest of the loop waiting.
             let now = self.clock.elapsed();
             for signal in signals.drain(..) {
@@ -266,7 +268,8 @@ impl Engine {
                 None => self.leaving.clone(),
             };
             let start = request::Start { job, destination, changes: self.read, detach, at: now };
-            self.tasks.spawn(request::run(Arc::clone(&self.context), start));
+            // On the heap, as it is some KiB, and a task moves what it runs several times.
+            self.tasks.spawn(Box::pin(request::run(Arc::clone(&self.context), start)));
             return;
         }
         self.queues.ended(id, now);

@@ -31,6 +31,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+pub(crate) use self::tell::Meters;
 use self::{exchange::Exchanged, prepare::Prepared};
 use crate::{
     Exchanger, Settings,
@@ -62,6 +63,7 @@ pub(crate) struct Context {
     pub changes: Changes,
     /// Of destinations whose jobs may have been started before.
     pub open_circuits: OpenCircuits,
+    pub meters: Meters,
 }
 
 /// A job that may start, and what is known of its destination at that moment.

@@ -1,6 +1,8 @@
 //! Deliveries that are born in the store: rows, links between a delivery and its replay, and the return of an event
 //! that only a dead letter still has.
 
+use std::sync::LazyLock;
+
 use rusqlite::params;
 use signalpost_core::{
     DeliveryId, DeliveryState, DestinationId, EventId, Guarantee, LaneId, TenantId, Timestamp, WaitReason,
@@ -12,6 +14,7 @@ use crate::{
     columns::{self, EVENT, key},
     destinations,
     failure::Outcome,
+    rows::Insert,
     tx::{Place, Tx},
 };
 
@@ -24,27 +27,40 @@ pub(crate) struct Terms {
     pub(crate) born_at: Option<Timestamp>,
 }
 
+/// A new delivery.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Birth {
+    pub(crate) target: Target,
+    pub(crate) state: DeliveryState,
+    pub(crate) terms: Terms,
+}
+
+static DELIVERIES: LazyLock<Insert> = LazyLock::new(|| {
+    let into = "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of, lane, lane_seq, \
+                guarantee, born_at)";
+    Insert::new(into, 10)
+});
+
 impl Tx<'_> {
-    /// Writes the row of a new delivery.
-    pub(crate) fn insert_delivery(&self, target: &Target, state: DeliveryState, terms: &Terms) -> Outcome<()> {
-        self.execute(
-            "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of, lane, lane_seq, guarantee,
-                 born_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            params![
-                key(target.delivery_id),
-                key(target.tenant_id),
-                key(target.event_id),
-                key(target.destination_id),
-                state as u8,
-                terms.replay_of.map(key),
-                terms.place.map(|place| *place.lane.as_bytes()),
-                terms.place.map(|place| place.seq),
-                terms.guarantee as u8,
-                terms.born_at.map(Timestamp::as_micros)
-            ],
-        )?;
-        Ok(())
+    /// Writes the rows of new deliveries; best in the order of their ids.
+    pub(crate) fn insert_deliveries(&self, births: &[Birth]) -> Outcome<()> {
+        self.insert(&DELIVERIES, births, |Birth { target, state, terms }, values| {
+            values.bind(key(target.delivery_id))?;
+            values.bind(key(target.tenant_id))?;
+            values.bind(key(target.event_id))?;
+            values.bind(key(target.destination_id))?;
+            values.bind(*state as u8)?;
+            values.bind(terms.replay_of.map(key))?;
+            values.bind(terms.place.map(|place| *place.lane.as_bytes()))?;
+            values.bind(terms.place.map(|place| place.seq))?;
+            values.bind(terms.guarantee as u8)?;
+            values.bind(terms.born_at.map(Timestamp::as_micros))
+        })
+    }
+
+    /// Writes the row of a new delivery that waits.
+    fn insert_waiting(&self, target: Target, terms: Terms) -> Outcome<()> {
+        self.insert_deliveries(&[Birth { target, state: DeliveryState::Waiting, terms }])
     }
 
     /// Creates a delivery of a large fan-out, due now. Its event is its birth; lanes are not expanded later.
@@ -54,7 +70,7 @@ impl Tx<'_> {
         let spec = destinations::present_spec(self.connection, destination_id)?;
         let terms =
             Terms { guarantee: spec.map_or_else(Guarantee::default, |spec| spec.guarantee), ..Terms::default() };
-        self.insert_delivery(&target, DeliveryState::Waiting, &terms)?;
+        self.insert_waiting(target, terms)?;
         self.anchor(&target, DeliveryState::Queued, self.now, WaitReason::Turn)
     }
 
@@ -87,7 +103,7 @@ impl Tx<'_> {
             (Some(lane), ..) => Some(self.join_lane(&target, lane, WaitReason::Turn)?),
         };
         let terms = Terms { replay_of, place, guarantee, born_at: Some(self.now) };
-        self.insert_delivery(&target, DeliveryState::Waiting, &terms)?;
+        self.insert_waiting(target, terms)?;
         if let Some(old) = replay_of {
             self.execute("UPDATE deliveries SET replayed_by = ?2 WHERE id = ?1", params![key(old), key(delivery_id)])?;
             self.execute("DELETE FROM dead_letters WHERE delivery_id = ?1", [key(old)])?;

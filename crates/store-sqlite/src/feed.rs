@@ -173,12 +173,14 @@ fn serve(
         queue.rows = Some(due_rows(tx, queue)?);
     }
     let rows = queue.rows.get_or_insert_default();
-    let mut lease = tx.prepare("UPDATE waiting SET due_at = ?2, leased = 1 WHERE delivery_id = ?1")?;
     let mut got = 0;
     while got < wanted.min(queue.left)
         && let Some(row) = rows.pop_front()
     {
-        lease.execute(params![key(row.target.delivery_id), leased_until.as_micros()])?;
+        tx.execute(
+            "UPDATE waiting SET due_at = ?2, leased = 1 WHERE delivery_id = ?1",
+            params![key(row.target.delivery_id), leased_until.as_micros()],
+        )?;
         taken.push((row, queue.destination_version));
         got += 1;
     }

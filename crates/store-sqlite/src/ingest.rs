@@ -1,6 +1,6 @@
 //! The hot path of ingest: a group of producers' requests becomes rows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -16,10 +16,11 @@ use signalpost_store::{
 
 use crate::{
     SqliteStore,
-    births::Terms,
+    births::{Birth, Terms},
     claims::{Place, Standing},
     columns::{destination_state, id, key, pack},
     failure::{Failure, Outcome},
+    rows::Insert,
     tx::Tx,
 };
 
@@ -55,11 +56,11 @@ impl IngestStore for SqliteStore {
 
 fn ingest(tx: &Tx<'_>, group: &IngestGroup) -> Outcome<Vec<UnitOutcome>> {
     let IngestGroup { units, outbox_id, published } = group;
-    let mut group = Group { tx, versions: BTreeMap::new(), queued: Vec::new() };
+    let mut group = Group { tx, versions: BTreeMap::new(), events: Vec::new(), births: Vec::new(), queued: Vec::new() };
     let outcomes = units.iter().map(|unit| group.unit(unit)).collect::<Outcome<Vec<_>>>()?;
-    let mut acknowledged = tx.prepare("DELETE FROM outbox WHERE id = ?1")?;
+    group.insert()?;
     for record in published {
-        acknowledged.execute([key(*record)])?;
+        tx.execute("DELETE FROM outbox WHERE id = ?1", [key(*record)])?;
     }
     if let Some(lowest) = group.queued.iter().min() {
         tx.execute(
@@ -72,16 +73,25 @@ fn ingest(tx: &Tx<'_>, group: &IngestGroup) -> Outcome<Vec<UnitOutcome>> {
     Ok(outcomes)
 }
 
-struct Group<'t, 'c> {
+/// Bytes of data. A larger event has a statement of its own: SQLite copies what is bound.
+const LARGE: usize = 64 * 1024;
+
+static EVENTS: LazyLock<Insert> =
+    LazyLock::new(|| Insert::new("INSERT INTO events (id, tenant_id, type, uid, source, meta, data)", 7));
+
+struct Group<'g, 't, 'c> {
     tx: &'t Tx<'c>,
     /// Of the tenants met so far.
     versions: BTreeMap<TenantId, RoutingVersion>,
+    /// What is accepted: inserted at the end, all at once.
+    events: Vec<&'g Event>,
+    births: Vec<Birth>,
     /// The deliveries that the bus brings.
     queued: Vec<DeliveryId>,
 }
 
-impl Group<'_, '_> {
-    fn unit(&mut self, unit: &IngestUnit) -> Outcome<UnitOutcome> {
+impl<'g> Group<'g, '_, '_> {
+    fn unit(&mut self, unit: &'g IngestUnit) -> Outcome<UnitOutcome> {
         if let Some(claim) = &unit.claim {
             let place = Place { tenant: unit.tenant, scope: &claim.scope, key: &claim.key };
             if let Some(known) = self.tx.known(place)? {
@@ -119,7 +129,7 @@ impl Group<'_, '_> {
         Ok(version)
     }
 
-    fn event(&mut self, tenant: TenantId, new: &NewEvent) -> Outcome<EventOutcome> {
+    fn event(&mut self, tenant: TenantId, new: &'g NewEvent) -> Outcome<EventOutcome> {
         let event = &*new.event;
         check_texts(event)?;
         if let (Some(claim), Some(uid)) = (&new.uid, &event.uid) {
@@ -135,18 +145,7 @@ impl Group<'_, '_> {
             }
             self.tx.keep_answer(place, &claim.content_hash, claim.ttl, 202, &new.answer)?;
         }
-        self.tx.execute(
-            "INSERT INTO events (id, tenant_id, type, uid, source, meta, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                key(event.id),
-                key(tenant),
-                event.event_type,
-                event.uid,
-                event.source,
-                serde_json::to_string(&event.meta)?,
-                &event.data[..]
-            ],
-        )?;
+        self.events.push(event);
         for delivery in &new.deliveries {
             let target = Target {
                 delivery_id: delivery.id,
@@ -155,7 +154,7 @@ impl Group<'_, '_> {
                 event_id: event.id,
                 lease: None,
             };
-            self.delivery(&target, delivery)?;
+            self.delivery(target, delivery)?;
         }
         if !new.fan_out.is_empty() {
             self.tx.execute(
@@ -166,7 +165,7 @@ impl Group<'_, '_> {
         Ok(EventOutcome::Accepted)
     }
 
-    fn delivery(&mut self, target: &Target, new: &NewDelivery) -> Outcome<()> {
+    fn delivery(&mut self, target: Target, new: &NewDelivery) -> Outcome<()> {
         let mut terms = Terms { guarantee: new.guarantee, ..Terms::default() };
         let mut state = DeliveryState::Waiting;
         match (new.lane, new.start) {
@@ -174,13 +173,36 @@ impl Group<'_, '_> {
                 state = DeliveryState::Queued;
                 self.queued.push(new.id);
             }
-            (None, Start::Waiting(reason)) => self.tx.anchor(target, DeliveryState::Queued, self.tx.now, reason)?,
+            (None, Start::Waiting(reason)) => self.tx.anchor(&target, DeliveryState::Queued, self.tx.now, reason)?,
             (Some(lane), start) => {
                 let reason = if let Start::Waiting(reason) = start { reason } else { WaitReason::Turn };
-                terms.place = Some(self.tx.join_lane(target, lane, reason)?);
+                terms.place = Some(self.tx.join_lane(&target, lane, reason)?);
             }
         }
-        self.tx.insert_delivery(target, state, &terms)
+        self.births.push(Birth { target, state, terms });
+        Ok(())
+    }
+
+    /// Writes the rows of events and deliveries, in the order of their ids.
+    fn insert(&mut self) -> Outcome<()> {
+        self.events.sort_unstable_by_key(|event| event.id);
+        let (large, usual) = self.events.iter().partition::<Vec<_>, _>(|event| event.data.len() > LARGE);
+        self.insert_events(&usual)?;
+        large.iter().try_for_each(|event| self.insert_events(std::slice::from_ref(event)))?;
+        self.births.sort_unstable_by_key(|birth| birth.target.delivery_id);
+        self.tx.insert_deliveries(&self.births)
+    }
+
+    fn insert_events(&self, events: &[&Event]) -> Outcome<()> {
+        self.tx.insert(&EVENTS, events, |event, values| {
+            values.bind(key(event.id))?;
+            values.bind(key(event.tenant_id))?;
+            values.bind(&event.event_type)?;
+            values.bind(&event.uid)?;
+            values.bind(&event.source)?;
+            values.bind(serde_json::to_string(&event.meta)?)?;
+            values.bind(&event.data[..])
+        })
     }
 }
 

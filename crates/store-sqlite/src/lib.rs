@@ -33,10 +33,12 @@ mod read;
 mod readers;
 mod replays;
 mod retention;
+mod rows;
 mod schedule;
 mod selection;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod statements;
 mod tenants;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! What comes of deliveries: attempts, parking, detaching, claims, ends. Each on its condition, one after the other.
 
+use std::sync::LazyLock;
+
 use rusqlite::params;
 use signalpost_core::{AttemptOutcome, DeadReason, DeliveryState, Guarantee, Timestamp, WaitReason};
 use signalpost_store::{
@@ -12,18 +14,21 @@ use crate::{
     deliveries::{Anchor, anchor},
     failure::Outcome,
     feed,
+    rows::Insert,
     tx::{Stored, Tx},
 };
 
 /// Writes a batch, and lets the next of lanes go. With `hand_over` those are leased to the caller.
 pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Outcome<WriteReport> {
+    // Of deliveries that are final by now: nothing in the batch reads them any more.
+    let mut arrived = Vec::new();
     let written = batch
         .iter()
         .map(|write| {
             if let DeliveryWrite::Attempt { target, attempt, next: Next::Delivered } = write
                 && end_at_once(tx, target, attempt)?
             {
-                record(tx, target, attempt)?;
+                arrived.push((target, attempt));
                 tx.arrived(target.destination_id);
                 return Ok(Written::Done);
             }
@@ -40,6 +45,8 @@ pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Ou
             one(tx, write, &stored)
         })
         .collect::<Outcome<_>>()?;
+    arrived.sort_unstable_by_key(|(target, _)| target.delivery_id);
+    record(tx, &arrived)?;
     let handed = tx.settle_lanes(hand_over)?;
     Ok(WriteReport { written, followers: feed::load(tx, &handed, tx.now + HANDOVER_LEASE)? })
 }
@@ -51,7 +58,7 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
             if !fits(tx, attempt, stored)? {
                 return Ok(Written::Superseded);
             }
-            record(tx, target, attempt)?;
+            record(tx, &[(target, attempt)])?;
             match attempt.outcome {
                 AttemptOutcome::Delivered => tx.arrived(target.destination_id),
                 AttemptOutcome::Retry | AttemptOutcome::Dead => tx.failed(target.destination_id),
@@ -174,26 +181,26 @@ fn fits(tx: &Tx<'_>, attempt: &Attempt, stored: &Stored) -> Outcome<bool> {
     Ok(interrupted.is_some())
 }
 
-fn record(tx: &Tx<'_>, target: &Target, attempt: &Attempt) -> Outcome<()> {
-    tx.execute(
-        "INSERT OR REPLACE INTO attempts (delivery_id, number, tenant_id, destination_id, event_id, started_at,
-             duration_us, outcome, status_code, error, response_excerpt)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        params![
-            key(target.delivery_id),
-            attempt.number,
-            key(target.tenant_id),
-            key(target.destination_id),
-            key(target.event_id),
-            attempt.started_at.as_micros(),
-            i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX),
-            attempt.outcome as u8,
-            attempt.status_code,
-            attempt.error,
-            &attempt.response_excerpt[..]
-        ],
-    )?;
-    Ok(())
+static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
+    let into = "INSERT OR REPLACE INTO attempts (delivery_id, number, tenant_id, destination_id, event_id, started_at, \
+                duration_us, outcome, status_code, error, response_excerpt)";
+    Insert::new(into, 11)
+});
+
+fn record(tx: &Tx<'_>, attempts: &[(&Target, &Attempt)]) -> Outcome<()> {
+    tx.insert(&ATTEMPTS, attempts, |(target, attempt), values| {
+        values.bind(key(target.delivery_id))?;
+        values.bind(attempt.number)?;
+        values.bind(key(target.tenant_id))?;
+        values.bind(key(target.destination_id))?;
+        values.bind(key(target.event_id))?;
+        values.bind(attempt.started_at.as_micros())?;
+        values.bind(i64::try_from(attempt.duration.as_micros()).unwrap_or(i64::MAX))?;
+        values.bind(attempt.outcome as u8)?;
+        values.bind(attempt.status_code)?;
+        values.bind(&attempt.error)?;
+        values.bind(&attempt.response_excerpt[..])
+    })
 }
 
 fn wait(tx: &Tx<'_>, target: &Target, attempts: u32) -> Outcome<()> {

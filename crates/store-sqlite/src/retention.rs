@@ -26,7 +26,7 @@ const MOST_STEPS: usize = 1_000;
 pub(crate) fn retain(tx: &Tx<'_>, retention: Retention) -> Outcome<bool> {
     let now = tx.now;
     let mut left = retention.chunk.max(1);
-    let mut drop = |sql: &str, before: Timestamp| -> Outcome<bool> {
+    let mut drop = |sql: &'static str, before: Timestamp| -> Outcome<bool> {
         let limit = left;
         let dropped = tx.execute(sql, params![before.as_micros(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
         left -= dropped.min(limit);
@@ -60,15 +60,13 @@ pub(crate) fn retain(tx: &Tx<'_>, retention: Retention) -> Outcome<bool> {
 
 /// Drops the dead letters of which this is true (its first value), up to so many (its second); lanes that wait for them go on.
 pub(crate) fn drop_letters(tx: &Tx<'_>, condition: &str, values: impl Params) -> Outcome<usize> {
-    let dropped = tx.rows(
-        &format!(
-            "DELETE FROM dead_letters WHERE delivery_id IN
-                 (SELECT delivery_id FROM dead_letters WHERE {condition} LIMIT ?2)
-             RETURNING delivery_id, destination_id, lane"
-        ),
-        values,
-        |row| Ok((id(row, 0)?, id(row, 1)?, columns::lane(row, 2)?)),
-    )?;
+    let mut statement = tx.prepare(&format!(
+        "DELETE FROM dead_letters WHERE delivery_id IN
+             (SELECT delivery_id FROM dead_letters WHERE {condition} LIMIT ?2)
+         RETURNING delivery_id, destination_id, lane"
+    ))?;
+    let dropped = statement.query_map(values, |row| Ok((id(row, 0)?, id(row, 1)?, columns::lane(row, 2)?)))?;
+    let dropped = dropped.collect::<rusqlite::Result<Vec<_>>>()?;
     for (delivery, destination, lane) in &dropped {
         if let Some(lane) = lane {
             tx.unblock_lane(*destination, *lane, *delivery)?;

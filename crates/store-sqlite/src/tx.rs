@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    rc::Rc,
 };
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Params, Row, params};
@@ -16,12 +17,14 @@ use signalpost_store::dispatch::Target;
 use crate::{
     columns::{self, id, key},
     failure::Outcome,
+    statements::Statements,
 };
 
 /// One job's view of the transaction.
 pub(crate) struct Tx<'c> {
     /// The connection that writes.
     pub(crate) connection: &'c Connection,
+    pub(crate) statements: Rc<Statements<'c>>,
     /// The store's time at the start of the job.
     pub(crate) now: Timestamp,
     /// For ids of what is born here.
@@ -55,9 +58,15 @@ struct QueueChange {
 }
 
 impl<'c> Tx<'c> {
-    pub(crate) fn new(connection: &'c Connection, now: Timestamp, entropy: &'c dyn Entropy) -> Self {
+    pub(crate) fn new(
+        connection: &'c Connection,
+        statements: Rc<Statements<'c>>,
+        now: Timestamp,
+        entropy: &'c dyn Entropy,
+    ) -> Self {
         Self {
             connection,
+            statements,
             now,
             entropy,
             queues: RefCell::default(),
@@ -67,34 +76,34 @@ impl<'c> Tx<'c> {
         }
     }
 
+    /// A statement whose text is made here and now, or that is run many times in a row.
     pub(crate) fn prepare(&self, sql: &str) -> Outcome<CachedStatement<'c>> {
         Ok(self.connection.prepare_cached(sql)?)
     }
 
-    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Outcome<usize> {
-        Ok(self.prepare(sql)?.execute(params)?)
+    pub(crate) fn execute(&self, sql: &'static str, params: impl Params) -> Outcome<usize> {
+        self.statements.with(sql, |statement| Ok(statement.execute(params)?))
     }
 
     /// The first row, where there is one.
     pub(crate) fn row<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Outcome<Option<T>> {
-        Ok(self.prepare(sql)?.query_row(params, read).optional()?)
+        self.statements.with(sql, |statement| Ok(statement.query_row(params, read).optional()?))
     }
 
     /// All rows.
     pub(crate) fn rows<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Outcome<Vec<T>> {
-        let mut statement = self.prepare(sql)?;
-        let rows = statement.query_map(params, read)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        self.statements
+            .with(sql, |statement| Ok(statement.query_map(params, read)?.collect::<rusqlite::Result<_>>()?))
     }
 
     /// Tells that destinations changed: after the commit, `changes` moves.

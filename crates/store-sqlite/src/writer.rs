@@ -8,6 +8,7 @@
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -25,6 +26,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     checkpoints::Checkpoints,
     failure::{Failure, Outcome},
+    statements::Statements,
     tx::Tx,
 };
 
@@ -91,7 +93,8 @@ impl Writer {
         let job = Box::new(Task { work: Some(work), result: None, reply });
         #[cfg(feature = "simulation")]
         if let Some(inline) = &self.inline {
-            inline.work().commit(vec![job]);
+            let work = inline.work();
+            work.commit(vec![job], &work.statements());
             return answer.await.map_err(|_| closed())?;
         }
         self.queue.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;
@@ -172,6 +175,7 @@ impl Work {
     }
 
     fn run(&self, jobs: &mpsc::Receiver<Box<dyn Job>>) {
+        let statements = self.statements();
         while let Ok(first) = jobs.recv() {
             let mut group = vec![first];
             while group.len() < MOST_JOBS
@@ -179,17 +183,21 @@ impl Work {
             {
                 group.push(job);
             }
-            self.commit(group);
+            self.commit(group, &statements);
             if let Some(checkpoints) = &self.checkpoints {
                 checkpoints.after_commit(&self.connection);
             }
         }
     }
 
+    fn statements(&self) -> Rc<Statements<'_>> {
+        Rc::new(Statements::new(&self.connection))
+    }
+
     /// Runs a group in one transaction and answers it.
-    fn commit(&self, mut group: Vec<Box<dyn Job>>) {
+    fn commit<'c>(&'c self, mut group: Vec<Box<dyn Job>>, statements: &Rc<Statements<'c>>) {
         let mut ends = Vec::with_capacity(group.len());
-        let committed = self.transact(&mut group, &mut ends);
+        let committed = self.transact(&mut group, statements, &mut ends);
         if committed.is_err() && !self.connection.is_autocommit() {
             // Where even this fails, BEGIN fails next, and callers are told that the store is away.
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -222,18 +230,24 @@ impl Work {
     }
 
     /// Whether the routing moved. An error means that nothing was committed, or that it is not known.
-    fn transact(&self, group: &mut [Box<dyn Job>], ends: &mut Vec<Result<(), StoreError>>) -> Outcome<bool> {
-        self.statement("BEGIN IMMEDIATE")?;
+    fn transact<'c>(
+        &'c self,
+        group: &mut [Box<dyn Job>],
+        statements: &Rc<Statements<'c>>,
+        ends: &mut Vec<Result<(), StoreError>>,
+    ) -> Outcome<bool> {
+        let run = |sql| statements.with(sql, |statement| Ok(statement.execute([]).map(drop)?));
+        run("BEGIN IMMEDIATE")?;
         let alone = group.len() == 1;
         let mut routing_moved = false;
         let began = self.clock.elapsed();
         let (mut at, mut slowest, jobs) = (began, (Duration::ZERO, ""), group.len());
         for job in group {
             if !alone {
-                self.statement("SAVEPOINT job")?;
+                run("SAVEPOINT job")?;
             }
             let name = job.name();
-            let tx = Tx::new(&self.connection, self.clock.now(), &*self.entropy);
+            let tx = Tx::new(&self.connection, Rc::clone(statements), self.clock.now(), &*self.entropy);
             match attempt(&mut **job, &tx) {
                 Ok(()) => {
                     routing_moved |= tx.has_routing_moved();
@@ -243,20 +257,20 @@ impl Work {
                 Err(failure) if self.connection.is_autocommit() => return Err(failure),
                 Err(failure) => {
                     ends.push(Err(failure.0));
-                    self.statement(if alone { "ROLLBACK" } else { "ROLLBACK TO job" })?;
+                    run(if alone { "ROLLBACK" } else { "ROLLBACK TO job" })?;
                     if alone {
                         return Ok(false);
                     }
                 }
             }
             if !alone {
-                self.statement("RELEASE job")?;
+                run("RELEASE job")?;
             }
             let now = self.clock.elapsed();
             slowest = slowest.max((now - at, name));
             at = now;
         }
-        self.statement("COMMIT")?;
+        run("COMMIT")?;
         let end = self.clock.elapsed();
         if end - began > SLOW {
             let (total_ms, commit_ms) = ((end - began).as_millis(), (end - at).as_millis());
@@ -264,11 +278,6 @@ impl Work {
             tracing::debug!(total_ms, commit_ms, jobs, job, job_ms, "store.slow_transaction");
         }
         Ok(routing_moved)
-    }
-
-    fn statement(&self, sql: &str) -> Outcome<()> {
-        self.connection.prepare_cached(sql)?.execute([])?;
-        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Logs: for a person on a terminal, JSON lines for a machine. To standard error; standard output belongs to
 //! what a command answers.
 
+mod fields;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
@@ -55,7 +57,8 @@ pub fn init(settings: &LogSettings) -> Result<LogGuard, TelemetryError> {
 fn lines(json: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if json {
-        layer.json().flatten_event(true).with_current_span(false).with_ansi(false).boxed()
+        let layer = layer.json().flatten_event(true).with_current_span(false);
+        layer.fmt_fields(fields::SpanFields).with_ansi(false).boxed()
     } else {
         layer.with_ansi(std::io::stderr().is_terminal()).compact().boxed()
     }

@@ -6,6 +6,10 @@ pub const MAX_DEPTH: usize = 128;
 /// Whether no place of the text lies deeper than so many levels. Counts brackets outside strings, so that on what is not
 /// JSON it says something, too; the parser refuses that afterwards.
 pub fn is_shallow(text: &[u8], most: usize) -> bool {
+    // Nearly always there are fewer brackets than levels; to count them all takes a fraction of the time.
+    if text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= most {
+        return true;
+    }
     let mut depth = 0_usize;
     let mut rest = text.iter();
     while let Some(byte) = rest.next() {

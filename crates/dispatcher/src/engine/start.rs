@@ -23,7 +23,7 @@ use crate::{
     partitions::Partitions,
     payloads::Payloads,
     queues::{Bounds, Queues},
-    request::Context,
+    request::{Context, Meters},
     tellings::Tellings,
     writer::Writer,
 };
@@ -65,6 +65,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
         signals: signal,
         changes: changes.clone(),
         open_circuits: queues.open_circuits(),
+        meters: Meters::new(),
     });
     let now = parts.clock.elapsed();
     let mut engine = Engine {

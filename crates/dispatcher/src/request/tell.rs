@@ -1,12 +1,38 @@
 //! Tells what came of a request: metrics, log, observer.
 
-use signalpost_core::{Destination, classify::Verdict};
+use metrics::{Counter, Histogram};
+use signalpost_core::{AttemptOutcome, Destination, classify::Verdict};
 use signalpost_sender::Exchange;
 use signalpost_store::dispatch::Written;
 use signalpost_telemetry::names;
 
 use super::Context;
 use crate::{job::Job, observer::AttemptReport};
+
+/// What nearly every request counts. The handles are kept, as to look one up costs more than to count.
+pub(crate) struct Meters {
+    /// Attempts that delivered.
+    attempts: Counter,
+    attempt_seconds: Histogram,
+    delivered: Counter,
+    delivery_seconds: Histogram,
+}
+
+impl Meters {
+    /// Of the process's recorder.
+    pub(crate) fn new() -> Self {
+        Self {
+            attempts: attempts(AttemptOutcome::Delivered),
+            attempt_seconds: metrics::histogram!(names::ATTEMPT_SECONDS),
+            delivered: metrics::counter!(names::DELIVERED),
+            delivery_seconds: metrics::histogram!(names::DELIVERY_SECONDS),
+        }
+    }
+}
+
+fn attempts(outcome: AttemptOutcome) -> Counter {
+    metrics::counter!(names::ATTEMPTS, "outcome" => outcome.as_str())
+}
 
 /// To all who listen.
 pub(super) fn tell(
@@ -18,17 +44,21 @@ pub(super) fn tell(
     written: Option<Written>,
 ) {
     let message = &job.message;
-    metrics::counter!(names::ATTEMPTS, "outcome" => verdict.outcome().as_str()).increment(1);
-    metrics::histogram!(names::ATTEMPT_SECONDS).record(exchange.duration.as_secs_f64());
+    let meters = &context.meters;
+    match verdict.outcome() {
+        AttemptOutcome::Delivered => meters.attempts.increment(1),
+        outcome => attempts(outcome).increment(1),
+    }
+    meters.attempt_seconds.record(exchange.duration.as_secs_f64());
     if written != Some(Written::Done) {
         tracing::info!(delivery.id = %message.delivery_id, attempt = message.attempt, "outcome superseded");
         return;
     }
     let next_in = match verdict {
         Verdict::Delivered => {
-            metrics::counter!(names::DELIVERED).increment(1);
+            meters.delivered.increment(1);
             let age = context.clock.now().since(message.event.created_at());
-            metrics::histogram!(names::DELIVERY_SECONDS).record(age.as_secs_f64());
+            meters.delivery_seconds.record(age.as_secs_f64());
             None
         }
         Verdict::Retry { after } => {

@@ -72,12 +72,10 @@ impl Sweep<'_, '_> {
 
     fn chunk(&mut self, table: &str, columns: &str) -> Outcome<()> {
         let selected = columns.trim_matches(['(', ')']);
-        self.left -= self.tx.execute(
-            &format!(
-                "DELETE FROM {table} WHERE {columns} IN (SELECT {selected} FROM {table} WHERE tenant_id = ?1 LIMIT ?2)"
-            ),
-            params![key(self.tenant), self.limit()],
-        )?;
+        let mut statement = self.tx.prepare(&format!(
+            "DELETE FROM {table} WHERE {columns} IN (SELECT {selected} FROM {table} WHERE tenant_id = ?1 LIMIT ?2)"
+        ))?;
+        self.left -= statement.execute(params![key(self.tenant), self.limit()])?;
         Ok(())
     }
 
