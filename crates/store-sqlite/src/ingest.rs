@@ -84,7 +84,7 @@ struct Group<'g, 't, 'c> {
     /// Of the tenants met so far.
     versions: BTreeMap<TenantId, RoutingVersion>,
     /// What is accepted: inserted at the end, all at once.
-    events: Vec<&'g Event>,
+    events: Vec<(TenantId, &'g Event)>,
     births: Vec<Birth>,
     /// The deliveries that the bus brings.
     queued: Vec<DeliveryId>,
@@ -145,7 +145,7 @@ impl<'g> Group<'g, '_, '_> {
             }
             self.tx.keep_answer(place, &claim.content_hash, claim.ttl, 202, &new.answer)?;
         }
-        self.events.push(event);
+        self.events.push((tenant, event));
         for delivery in &new.deliveries {
             let target = Target {
                 delivery_id: delivery.id,
@@ -183,20 +183,21 @@ impl<'g> Group<'g, '_, '_> {
         Ok(())
     }
 
-    /// Writes the rows of events and deliveries, in the order of their ids.
+    /// Writes the rows of events and deliveries, in the order of their ids, as far as a lane allows.
     fn insert(&mut self) -> Outcome<()> {
-        self.events.sort_unstable_by_key(|event| event.id);
-        let (large, usual) = self.events.iter().partition::<Vec<_>, _>(|event| event.data.len() > LARGE);
+        self.events.sort_unstable_by_key(|(_, event)| event.id);
+        let (large, usual) = self.events.iter().partition::<Vec<_>, _>(|(_, event)| event.data.len() > LARGE);
         self.insert_events(&usual)?;
         large.iter().try_for_each(|event| self.insert_events(std::slice::from_ref(event)))?;
-        self.births.sort_unstable_by_key(|birth| birth.target.delivery_id);
+        // Those of a lane in its order.
+        self.births.sort_unstable_by_key(|birth| (birth.terms.place.map(|place| place.seq), birth.target.delivery_id));
         self.tx.insert_deliveries(&self.births)
     }
 
-    fn insert_events(&self, events: &[&Event]) -> Outcome<()> {
-        self.tx.insert(&EVENTS, events, |event, values| {
+    fn insert_events(&self, events: &[(TenantId, &Event)]) -> Outcome<()> {
+        self.tx.insert(&EVENTS, events, |(tenant, event), values| {
             values.bind(key(event.id))?;
-            values.bind(key(event.tenant_id))?;
+            values.bind(key(*tenant))?;
             values.bind(&event.event_type)?;
             values.bind(&event.uid)?;
             values.bind(&event.source)?;

@@ -1,7 +1,8 @@
 //! Prepared statements of the thread that writes.
 //!
 //! Found by the address of their text, which is a constant of the program, so there are no more of them than the program has texts. The cache
-//! of rusqlite hashes the text, moves the statement out and back, and clears what was bound: a tenth of what a statement of one row costs.
+//! of rusqlite hashes the text, moves the statement out and back, and clears what was bound: a tenth
+//! of what a statement of one row costs. What was bound last is kept until the next use, which binds everything anew.
 
 use std::{cell::RefCell, rc::Rc};
 

@@ -93,8 +93,10 @@ impl Writer {
         let job = Box::new(Task { work: Some(work), result: None, reply });
         #[cfg(feature = "simulation")]
         if let Some(inline) = &self.inline {
-            let work = inline.work();
-            work.commit(vec![job], &work.statements());
+            {
+                let work = inline.work();
+                work.commit(vec![job], &work.statements());
+            }
             return answer.await.map_err(|_| closed())?;
         }
         self.queue.as_ref().ok_or_else(closed)?.send(job).map_err(|_| closed())?;

@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::json;
-use signalpost_core::{DeliveryState, EventMeta, WaitReason};
+use signalpost_core::{AttemptOutcome, DeliveryState, EventMeta, WaitReason};
 
-use super::world::{TENANT, World, targets};
+use super::world::{TENANT, World, attempt, delivered, targets};
 use crate::{
     StoreError,
+    dispatch::Written,
     ingest::{EventOutcome, Start, UnitOutcome},
+    read::{AttemptFilter, Page},
 };
 
 super::cases![
@@ -20,6 +22,7 @@ super::cases![
     an_event_that_nobody_wants_is_kept,
     a_delivery_can_be_born_waiting,
     an_event_keeps_every_part,
+    every_event_of_a_large_group_keeps_its_own,
     a_unit_on_old_routing_is_left_out_alone,
     a_change_on_another_handle_reroutes,
     data_that_is_refused_commits_nothing,
@@ -132,6 +135,50 @@ async fn an_event_keeps_every_part(world: &World) {
     world.kill(posted.targets[0]).await;
     let letter = world.store.dead_letter(TENANT, posted.targets[0].delivery_id).await.unwrap().unwrap();
     assert_eq!(*letter.event, event);
+}
+
+/// More than a store may insert at once; some with what others lack, some large. All of them arrive in one batch.
+async fn every_event_of_a_large_group_keeps_its_own(world: &World) {
+    let destinations = world.destinations(2).await;
+    let (mut units, mut events, mut deliveries) = (Vec::new(), Vec::new(), Vec::new());
+    for unit in 0..5_usize {
+        let mut posted = Vec::new();
+        for place in 0..11 {
+            let number = unit * 11 + place;
+            let mut event = world.event(TENANT).await;
+            event.event_type = format!("order.number-{number}");
+            event.source = (number % 2 == 0).then(|| format!("urn:shop:{number}"));
+            event.meta.schema_version = (number % 3 == 0).then(|| number.to_string());
+            let length = if number % 20 == 7 { 65_530 + number } else { number };
+            event.data = Bytes::from(format!("\"{}\"", "x".repeat(length)));
+            let to = destinations[number % 2].id;
+            let new = world.new_event(event.clone(), &[to], Start::Queued);
+            deliveries.extend(targets(&new));
+            events.push(event);
+            posted.push(new);
+        }
+        units.push(world.unit(TENANT, posted).await);
+    }
+    let outcomes = world.store.ingest(&world.group(units).await).await.unwrap();
+    assert_eq!(outcomes, vec![UnitOutcome::Committed(vec![ACCEPTED; 11]); 5]);
+    for event in &events {
+        assert_eq!(*world.store.event(TENANT, event.id).await.unwrap().unwrap().event, *event);
+    }
+    let arrivals: Vec<_> = deliveries.iter().map(|target| delivered(*target, 1)).collect();
+    let twice: Vec<_> = arrivals.iter().rev().chain(&arrivals[..3]).cloned().collect();
+    let written = world.store.write(&twice, false).await.unwrap().written;
+    assert_eq!(written[..arrivals.len()], vec![Written::Done; arrivals.len()]);
+    assert_eq!(written[arrivals.len()..], [Written::Superseded; 3]);
+    for target in &deliveries {
+        let view = world.store.delivery(TENANT, target.delivery_id).await.unwrap().unwrap();
+        assert_eq!((view.state, view.attempts), (DeliveryState::Delivered, 1));
+        assert_eq!((view.event_id, view.destination_id), (target.event_id, target.destination_id));
+        let filter = AttemptFilter { delivery_id: Some(target.delivery_id), ..AttemptFilter::default() };
+        let page = Page { limit: 100, after: None, descending: false };
+        let listed = world.store.list_attempts(TENANT, &filter, page).await.unwrap();
+        let of: Vec<_> = listed.iter().map(|view| (view.event_id, view.destination_id, &view.attempt)).collect();
+        assert_eq!(of, [(target.event_id, target.destination_id, &attempt(1, AttemptOutcome::Delivered))]);
+    }
 }
 
 async fn a_unit_on_old_routing_is_left_out_alone(world: &World) {
