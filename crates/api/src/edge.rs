@@ -191,3 +191,25 @@ fn with_headers(mut response: Response, id: &RequestId) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answers_own_headers_win_and_keep_all_their_values() {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
+        for cookie in ["a=1", "b=2"] {
+            headers.append(header::SET_COOKIE, HeaderValue::from_static(cookie));
+        }
+        let response = with_headers(response, &RequestId("req_1".into()));
+        let all = |name| response.headers().get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>();
+        assert_eq!(all(header::CACHE_CONTROL), ["max-age=60"]);
+        assert_eq!(all(header::SET_COOKIE), ["a=1", "b=2"]);
+        assert_eq!(all(header::X_FRAME_OPTIONS), ["DENY"]);
+        assert_eq!(all(REQUEST_ID), ["req_1"]);
+        assert_eq!(response.headers().len(), SAFE.len() + 3);
+    }
+}

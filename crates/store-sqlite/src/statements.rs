@@ -13,17 +13,19 @@ use crate::failure::Outcome;
 /// A constant text: its address and its length.
 type Text = (usize, usize);
 
+/// A statement, lent to one user at a time.
+type Kept<'c> = Rc<RefCell<CachedStatement<'c>>>;
+
 /// The statements of one connection, in the order in which they were first used: the hot ones come early.
 pub(crate) struct Statements<'c> {
     connection: &'c Connection,
-    texts: RefCell<Vec<Text>>,
-    known: RefCell<Vec<Rc<RefCell<CachedStatement<'c>>>>>,
+    known: RefCell<Vec<(Text, Kept<'c>)>>,
 }
 
 impl<'c> Statements<'c> {
     /// None yet.
     pub(crate) fn new(connection: &'c Connection) -> Self {
-        Self { connection, texts: RefCell::default(), known: RefCell::default() }
+        Self { connection, known: RefCell::default() }
     }
 
     /// Runs a statement, which is prepared at its first use.
@@ -36,15 +38,13 @@ impl<'c> Statements<'c> {
         }
     }
 
-    fn statement(&self, sql: &'static str) -> Outcome<Rc<RefCell<CachedStatement<'c>>>> {
+    fn statement(&self, sql: &'static str) -> Outcome<Kept<'c>> {
         let text = (sql.as_ptr().addr(), sql.len());
-        let place = self.texts.borrow().iter().position(|known| *known == text);
-        if let Some(known) = place.and_then(|place| self.known.borrow().get(place).map(Rc::clone)) {
-            return Ok(known);
+        if let Some((_, known)) = self.known.borrow().iter().find(|(known, _)| *known == text) {
+            return Ok(Rc::clone(known));
         }
         let statement = Rc::new(RefCell::new(self.connection.prepare_cached(sql)?));
-        self.texts.borrow_mut().push(text);
-        self.known.borrow_mut().push(Rc::clone(&statement));
+        self.known.borrow_mut().push((text, Rc::clone(&statement)));
         Ok(statement)
     }
 }
