@@ -6,12 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::Context as _;
 use signalpost_core::Secret;
 use signalpost_receiver::{Failure as Fault, Faults, Received, Receiver, ReceiverSettings, Stats, Verifier};
 use signalpost_runtime::Shutdown;
 
-use signalpost_wiring::Failure;
+use signalpost_wiring::{Failure, listen};
 
 use crate::{scheme::Scheme, terminal::secret};
 
@@ -136,10 +135,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
         observer: (!quiet).then(|| Arc::new(move |received: &Received| print(received, bodies)) as _),
         ..ReceiverSettings::default()
     };
-    let receiver = match Receiver::start(settings).await {
-        Ok(receiver) => receiver,
-        Err(error) => return Err(error).with_context(|| format!("cannot listen on {}", args.listen))?,
-    };
+    let receiver = Receiver::start(settings).await.map_err(|error| listen::refused(args.listen, "--listen", error))?;
     say(&greeting(&receiver, &args));
     shutdown.draining().await;
     let stats = receiver.stats();

@@ -45,14 +45,16 @@ fn bad_settings_are_exit_code_2_and_one_line() {
 fn what_is_in_use_is_told_in_one_line() {
     let dev = Dev::start();
     let (listen, data_dir) = (format!("127.0.0.1:{}", dev.port), dev.data_dir());
-    let output = run(&["dev", "--listen", &listen], &[], b"");
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        stderr(&output),
-        format!(
-            "signalpost: {listen} is in use by another process; stop it, or choose another port with SIGNALPOST_LISTEN\n"
-        )
-    );
+    let in_use = |setting: &str| {
+        format!("signalpost: {listen} is in use by another process; stop it, or choose another port with {setting}\n")
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let unmade = folder.path().join("unmade");
+    let output = run(&["dev", "--listen", &listen, "--data-dir", unmade.to_str().unwrap()], &[], b"");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), in_use("SIGNALPOST_LISTEN")));
+    assert!(!unmade.exists(), "a folder with keys that nobody has");
+    let output = run(&["receiver", "--listen", &listen], &[], b"");
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), in_use("--listen")));
     let output = run(&["standalone", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()], &[], b"");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("is in use by another process"), "{}", stderr(&output));

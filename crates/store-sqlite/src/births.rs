@@ -36,8 +36,8 @@ pub(crate) struct Birth {
 }
 
 static DELIVERIES: LazyLock<Insert> = LazyLock::new(|| {
-    let into = "INSERT INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of, lane, lane_seq, \
-                guarantee, born_at)";
+    let into = "INSERT OR FAIL INTO deliveries (id, tenant_id, event_id, destination_id, state, replay_of, lane, \
+                lane_seq, guarantee, born_at)";
     Insert::new(into, 10)
 });
 

@@ -110,7 +110,15 @@ impl DispatchStore for SqliteStore {
     }
 
     async fn write_late(&self, make: MakeBatch, hand_over: bool) -> Result<WriteReport, StoreError> {
-        SqliteStore::write(self, move |tx| outcomes::write(tx, &make(), hand_over)).await
+        let mut make = Some(make);
+        let mut batch = None;
+        SqliteStore::write(self, move |tx| {
+            if let Some(make) = make.take() {
+                batch = Some(make());
+            }
+            batch.as_ref().map_or_else(|| Ok(WriteReport::default()), |batch| outcomes::write(tx, batch, hand_over))
+        })
+        .await
     }
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {

@@ -32,7 +32,15 @@ impl IngestStore for SqliteStore {
     }
 
     async fn ingest_late(&self, make: MakeGroup) -> Result<Vec<UnitOutcome>, StoreError> {
-        self.write(move |tx| make().map_or_else(|| Ok(Vec::new()), |group| ingest(tx, &group))).await
+        let mut make = Some(make);
+        let mut group = None;
+        self.write(move |tx| {
+            if let Some(make) = make.take() {
+                group = make();
+            }
+            group.as_ref().map_or_else(|| Ok(Vec::new()), |group| ingest(tx, group))
+        })
+        .await
     }
 
     async fn routes(&self, tenant: TenantId) -> Result<Routes, StoreError> {
@@ -77,7 +85,7 @@ fn ingest(tx: &Tx<'_>, group: &IngestGroup) -> Outcome<Vec<UnitOutcome>> {
 const LARGE: usize = 64 * 1024;
 
 static EVENTS: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("INSERT INTO events (id, tenant_id, type, uid, source, meta, data)", 7));
+    LazyLock::new(|| Insert::new("INSERT OR FAIL INTO events (id, tenant_id, type, uid, source, meta, data)", 7));
 
 struct Group<'g, 't, 'c> {
     tx: &'t Tx<'c>,

@@ -131,11 +131,11 @@ impl SqliteStore {
         open::writer(&file).and_then(|connection| open::rewrite(&connection)).map_err(|failure| failure.0)
     }
 
-    /// Runs `work` in the writer's next transaction.
+    /// Runs `work` in the writer's next transaction. It may run twice; what it wrote the first time is taken back before.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Outcome<T> + Send + 'static,
+        F: FnMut(&Tx<'_>) -> Outcome<T> + Send + 'static,
     {
         self.inner.writer.write(work).await
     }

@@ -46,7 +46,7 @@ pub(crate) fn write(tx: &Tx<'_>, batch: &[DeliveryWrite], hand_over: bool) -> Ou
         })
         .collect::<Outcome<_>>()?;
     arrived.sort_unstable_by_key(|(target, _)| target.delivery_id);
-    record(tx, &arrived)?;
+    record(tx, &NEXT_ATTEMPTS, &arrived)?;
     let handed = tx.settle_lanes(hand_over)?;
     Ok(WriteReport { written, followers: feed::load(tx, &handed, tx.now + HANDOVER_LEASE)? })
 }
@@ -58,7 +58,7 @@ fn one(tx: &Tx<'_>, write: &DeliveryWrite, stored: &Stored) -> Outcome<Written> 
             if !fits(tx, attempt, stored)? {
                 return Ok(Written::Superseded);
             }
-            record(tx, &[(target, attempt)])?;
+            record(tx, &ATTEMPTS, &[(target, attempt)])?;
             match attempt.outcome {
                 AttemptOutcome::Delivered => tx.arrived(target.destination_id),
                 AttemptOutcome::Retry | AttemptOutcome::Dead => tx.failed(target.destination_id),
@@ -181,14 +181,20 @@ fn fits(tx: &Tx<'_>, attempt: &Attempt, stored: &Stored) -> Outcome<bool> {
     Ok(interrupted.is_some())
 }
 
-static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
-    let into = "INSERT OR REPLACE INTO attempts (delivery_id, number, tenant_id, destination_id, event_id, started_at, \
-                duration_us, outcome, status_code, error, response_excerpt)";
-    Insert::new(into, 11)
-});
+fn attempts(insert: &str) -> Insert {
+    let columns = "delivery_id, number, tenant_id, destination_id, event_id, started_at, duration_us, outcome, status_code, \
+                   error, response_excerpt";
+    Insert::new(&format!("{insert} INTO attempts ({columns})"), 11)
+}
 
-fn record(tx: &Tx<'_>, attempts: &[(&Target, &Attempt)]) -> Outcome<()> {
-    tx.insert(&ATTEMPTS, attempts, |(target, attempt), values| {
+/// Attempts with numbers that nobody had.
+static NEXT_ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| attempts("INSERT OR FAIL"));
+
+/// Those, too, of which nothing was known before.
+static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| attempts("INSERT OR REPLACE"));
+
+fn record(tx: &Tx<'_>, insert: &'static Insert, attempts: &[(&Target, &Attempt)]) -> Outcome<()> {
+    tx.insert(insert, attempts, |(target, attempt), values| {
         values.bind(key(target.delivery_id))?;
         values.bind(attempt.number)?;
         values.bind(key(target.tenant_id))?;

@@ -1,6 +1,12 @@
 //! What needs a look behind the port: a full disk, a job that panics, a mark that a clock set back must not break.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use signalpost_core::{
@@ -128,6 +134,55 @@ async fn a_job_that_fails_takes_back_its_own_part_only() {
         .unwrap();
     assert_eq!(name, "Default");
     assert!(store.examine(&[delivery]).await.unwrap()[0].is_some());
+}
+
+#[tokio::test]
+async fn jobs_of_one_transaction_run_again_where_one_fails() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (standing, stands) = tokio::sync::oneshot::channel();
+    let runs: Arc<[AtomicU32; 4]> = Arc::default();
+    let counted = |job: usize| {
+        let runs = Arc::clone(&runs);
+        move || runs[job].fetch_add(1, Ordering::Relaxed)
+    };
+    // A name twice is refused, so none may be left from before.
+    let write = |job: usize, fail: bool| {
+        let run = counted(job);
+        store.write(move |tx| -> Result<u32, Failure> {
+            let insert = "INSERT INTO marks (name, value) VALUES (?1, x'00')";
+            tx.execute(insert, [format!("job {job}")])?;
+            let before = run();
+            if fail { Err(Failure::data("no")) } else { Ok(before) }
+        })
+    };
+    let stand_still = {
+        let (run, mut standing) = (counted(0), Some(standing));
+        store.write(move |_| {
+            run();
+            standing.take().map(|standing| standing.send(()));
+            Ok(gate.recv().is_ok())
+        })
+    };
+    // What is handed in meanwhile is one group, in the order in which it is polled.
+    let meanwhile = async {
+        stands.await.unwrap();
+        tokio::join!(write(1, false), write(2, true), write(3, false), async { go.send(()).unwrap() })
+    };
+    let (stood, (first, failed, last, ())) = tokio::join!(stand_still, meanwhile);
+    assert!(stood.unwrap());
+    assert_eq!((first.unwrap(), last.unwrap()), (1, 0), "what ran before it ran twice, what came after it once");
+    assert!(matches!(failed, Err(StoreError::Data(_))), "{failed:?}");
+    assert_eq!(runs.each_ref().map(|runs| runs.load(Ordering::Relaxed)), [1, 2, 2, 1]);
+    let names: Vec<String> = store
+        .read(|connection| {
+            let mut statement = connection.prepare("SELECT name FROM marks WHERE name LIKE 'job %' ORDER BY name")?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(names, ["job 1", "job 3"]);
 }
 
 #[tokio::test]

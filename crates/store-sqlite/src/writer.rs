@@ -1,7 +1,9 @@
 //! The one thread that writes.
 //!
-//! Whatever was asked for while the commit before ran becomes one transaction: a savepoint per job, so that a job that
-//! fails takes back only its own part, one COMMIT, and then all answers. No timer: an idle store adds no wait.
+//! Whatever was asked for while the commit before ran becomes one transaction: all jobs, one COMMIT, and then all answers.
+//! No timer: an idle store adds no wait. Where a job fails, the transaction is taken back and all of them run again, each
+//! within a savepoint, so that what fails takes back only its own part. Not at once with savepoints: `SQLite` copies each
+//! page that is written within one, for each of them.
 //!
 //! A caller that goes away changes nothing: its job runs whole, or was never handed in.
 
@@ -82,15 +84,16 @@ impl Writer {
         self.refused.store(false, Ordering::Relaxed);
     }
 
-    /// Runs `work` in the next transaction, and returns when that is on disk.
+    /// Runs `work` in the next transaction, and returns when that is on disk. It may run twice; what it wrote the first
+    /// time is taken back before.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Outcome<T> + Send + 'static,
+        F: FnMut(&Tx<'_>) -> Outcome<T> + Send + 'static,
     {
         let closed = || StoreError::Unavailable("the store is closed".into());
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Task { work: Some(work), result: None, reply });
+        let job = Box::new(Task { work, result: None, reply });
         #[cfg(feature = "simulation")]
         if let Some(inline) = &self.inline {
             {
@@ -125,7 +128,7 @@ trait Job: Send {
 }
 
 struct Task<T, F> {
-    work: Option<F>,
+    work: F,
     result: Option<T>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -133,16 +136,18 @@ struct Task<T, F> {
 impl<T, F> Job for Task<T, F>
 where
     T: Send,
-    F: FnOnce(&Tx<'_>) -> Outcome<T> + Send,
+    F: FnMut(&Tx<'_>) -> Outcome<T> + Send,
 {
     fn name(&self) -> &'static str {
         std::any::type_name::<F>()
     }
 
     fn run(&mut self, tx: &Tx<'_>) -> Outcome<()> {
-        let work = self.work.take().ok_or_else(|| Failure::internal("a job ran twice"))?;
-        self.result = Some(work(tx)?);
-        tx.settle()
+        self.result = None;
+        let result = (self.work)(tx)?;
+        tx.settle()?;
+        self.result = Some(result);
+        Ok(())
     }
 
     fn answer(self: Box<Self>, end: Result<(), StoreError>) {
@@ -239,48 +244,85 @@ impl Work {
         ends: &mut Vec<Result<(), StoreError>>,
     ) -> Outcome<bool> {
         let run = |sql| statements.with(sql, |statement| Ok(statement.execute([]).map(drop)?));
-        run("BEGIN IMMEDIATE")?;
-        let alone = group.len() == 1;
-        let mut routing_moved = false;
         let began = self.clock.elapsed();
-        let (mut at, mut slowest, jobs) = (began, (Duration::ZERO, ""), group.len());
+        run("BEGIN IMMEDIATE")?;
+        let mut ran = self.run_jobs(group, statements, Failing::EndsAll, ends)?;
+        if ends.iter().any(Result::is_err) {
+            run("ROLLBACK")?;
+            if let [_] = group {
+                return Ok(false);
+            }
+            ends.clear();
+            run("BEGIN IMMEDIATE")?;
+            ran = self.run_jobs(group, statements, Failing::EndsItself, ends)?;
+        }
+        let at = self.clock.elapsed();
+        run("COMMIT")?;
+        let end = self.clock.elapsed();
+        if end - began > SLOW {
+            let (total_ms, commit_ms) = ((end - began).as_millis(), (end - at).as_millis());
+            let (jobs, job, job_ms) = (group.len(), ran.slowest.1, ran.slowest.0.as_millis());
+            tracing::debug!(total_ms, commit_ms, jobs, job, job_ms, "store.slow_transaction");
+        }
+        Ok(ran.routing_moved)
+    }
+
+    /// Runs jobs one after the other; `ends` tells what came of each, up to one that ends all. An error means that SQLite
+    /// itself took the whole transaction back (disk full, I/O error).
+    fn run_jobs<'c>(
+        &'c self,
+        group: &mut [Box<dyn Job>],
+        statements: &Rc<Statements<'c>>,
+        failing: Failing,
+        ends: &mut Vec<Result<(), StoreError>>,
+    ) -> Outcome<Ran> {
+        let run = |sql| statements.with(sql, |statement| Ok(statement.execute([]).map(drop)?));
+        let mut ran = Ran::default();
+        let mut at = self.clock.elapsed();
         for job in group {
-            if !alone {
+            if failing == Failing::EndsItself {
                 run("SAVEPOINT job")?;
             }
             let name = job.name();
             let tx = Tx::new(&self.connection, Rc::clone(statements), self.clock.now(), &*self.entropy);
             match attempt(&mut **job, &tx) {
                 Ok(()) => {
-                    routing_moved |= tx.has_routing_moved();
+                    ran.routing_moved |= tx.has_routing_moved();
                     ends.push(Ok(()));
                 }
-                // SQLite itself took the whole transaction back (disk full, I/O error).
                 Err(failure) if self.connection.is_autocommit() => return Err(failure),
                 Err(failure) => {
                     ends.push(Err(failure.0));
-                    run(if alone { "ROLLBACK" } else { "ROLLBACK TO job" })?;
-                    if alone {
-                        return Ok(false);
+                    if failing == Failing::EndsAll {
+                        break;
                     }
+                    run("ROLLBACK TO job")?;
                 }
             }
-            if !alone {
+            if failing == Failing::EndsItself {
                 run("RELEASE job")?;
             }
             let now = self.clock.elapsed();
-            slowest = slowest.max((now - at, name));
+            ran.slowest = ran.slowest.max((now - at, name));
             at = now;
         }
-        run("COMMIT")?;
-        let end = self.clock.elapsed();
-        if end - began > SLOW {
-            let (total_ms, commit_ms) = ((end - began).as_millis(), (end - at).as_millis());
-            let (job, job_ms) = (slowest.1, slowest.0.as_millis());
-            tracing::debug!(total_ms, commit_ms, jobs, job, job_ms, "store.slow_transaction");
-        }
-        Ok(routing_moved)
+        Ok(ran)
     }
+}
+
+/// What a job that fails ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failing {
+    EndsAll,
+    EndsItself,
+}
+
+/// What is known of jobs that ran.
+#[derive(Debug, Default)]
+struct Ran {
+    routing_moved: bool,
+    /// How long it took, and its name.
+    slowest: (Duration, &'static str),
 }
 
 /// Runs a job; a panic is its failure, not the writer's.

@@ -19,7 +19,13 @@ use crate::{Failure, Parts, Process};
 /// # Errors
 /// The port is in use, or the address is not this machine's.
 pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    TcpListener::bind(address).await.map_err(|error| refused(address, setting, error))
+}
+
+/// Why an address that `setting` names cannot be listened on, and what to do.
+#[must_use]
+pub fn refused(address: SocketAddr, setting: &str, error: io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::AddrInUse => Failure::Other(anyhow!(
             "{address} is in use by another process; stop it, or choose another port with {setting}"
         )),
@@ -30,7 +36,7 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Fai
             Failure::setting(format!("{setting}: this user may not listen on {address}; choose a port from 1024 on"))
         }
         _ => Failure::Other(anyhow::Error::new(error).context(format!("cannot listen on {address}"))),
-    })
+    }
 }
 
 /// Health and metrics of a service without an API, on its listener; and on `METRICS_LISTEN`, where that is set.

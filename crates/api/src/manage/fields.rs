@@ -91,6 +91,16 @@ impl<'a> Fields<'a> {
         self.asked.extend(names);
     }
 
+    /// Refuses those of these that are there, with what to do instead.
+    pub fn refuse(&mut self, names: &[&'static str], detail: &str) {
+        for name in names {
+            self.asked.push(name);
+            if self.has(name) {
+                self.wrong(name, detail);
+            }
+        }
+    }
+
     /// Whether it is there and `null`.
     pub fn is_null(&self, name: &str) -> bool {
         self.members.get(name).is_some_and(Value::is_null)

@@ -88,6 +88,8 @@ pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failu
     let process = Process::start(&settings, kind.as_str())?;
     let defaults = to::destination_defaults(&settings)?;
     let began = process.clock.elapsed();
+    // Before anything is made: of a port that is taken no folder with keys of its own is left.
+    let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
     let data_dir = DataDir::open(&settings.storage.data_dir)?;
     let made = data_dir.keys(process.entropy.as_ref())?;
     let keys = match settings.service.admin_keys.reveal() {
@@ -95,7 +97,6 @@ pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failu
         keys => keys.to_vec(),
     };
     settings.storage.encryption_keys.get_or_insert_with(|| Secret::new(made.encryption_keys));
-    let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
     let store = sealed_store(&settings, &data_dir, &process, &shutdown).await?;
     let dev = kind == Kind::Dev;
     let printer = if dev { Some(Printer::start().map_err(anyhow::Error::from)?) } else { None };

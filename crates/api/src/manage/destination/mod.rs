@@ -78,6 +78,10 @@ pub fn read(
         .parsed("secret", |text| signalpost_sender::signatures::check(&signatures, text).map(|()| Secret::new(text)));
     let auth = auth::read(&mut fields, document);
     let spec = read_spec(&mut fields, header_names, signatures, check_url);
+    fields.refuse(
+        &["state", "paused"],
+        "is changed by POST /v1/destinations/{id}/pause and /v1/destinations/{id}/resume",
+    );
     fields.finish(READ_ONLY);
     violations.or(Draft { uid, secret, auth, headers, spec })
 }

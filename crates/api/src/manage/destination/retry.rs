@@ -75,8 +75,16 @@ pub fn read(fields: &mut Fields<'_>) -> Option<RetryPolicy> {
     }
     let meant = if EXPONENTIAL_ONLY.iter().any(|name| fields.has(name)) { Kind::Exponential } else { Kind::Schedule };
     let strategy = match named.unwrap_or(meant) {
-        Kind::Exponential => read_exponential(fields),
-        Kind::Schedule => Strategy::Schedule { delays_ms: read_delays(fields) },
+        Kind::Exponential => {
+            fields.refuse(SCHEDULE_ONLY, "belongs to the strategy `schedule`");
+            read_exponential(fields)
+        }
+        Kind::Schedule => {
+            let detail =
+                "belongs to the strategy `exponential`; a schedule makes one attempt more than it has `delays_ms`";
+            fields.refuse(EXPONENTIAL_ONLY, detail);
+            Strategy::Schedule { delays_ms: read_delays(fields) }
+        }
     };
     let jitter = fields.number("jitter", 0.0..=1.0).unwrap_or_else(default_jitter);
     let on_4xx = fields

@@ -450,6 +450,19 @@ fn unknown_and_read_only_fields_are_refused() {
 }
 
 #[test]
+fn what_belongs_elsewhere_is_told_where() {
+    let told = |members: Value| {
+        let mut body = json!({"url": "https://a.example/"});
+        body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        draft(&body).unwrap_err().errors.pop().unwrap().detail
+    };
+    assert!(told(json!({"state": "paused"})).contains("/v1/destinations/{id}/pause"));
+    assert!(told(json!({"paused": true})).contains("/v1/destinations/{id}/pause"));
+    assert!(told(json!({"retry": {"strategy": "schedule", "max_attempts": 5}})).contains("`exponential`"));
+    assert!(told(json!({"retry": {"strategy": "exponential", "delays_ms": [10]}})).contains("`schedule`"));
+}
+
+#[test]
 fn the_schema_lists_exactly_what_is_read() {
     let RefOr::T(Schema::Object(schema)) = DestinationInput::schema() else { panic!("not an object") };
     let described: BTreeSet<String> = schema.properties.keys().cloned().collect();
