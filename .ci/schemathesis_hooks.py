@@ -43,7 +43,7 @@ RULES = (
     ("", "must hold 1 to 1000 events"),  # a batch of CloudEvents, or lines
     ("until", "must be later than `since`"),
     ("expires_at", "must be in the future"),
-    ("retry", "is not a known field"),  # of its strategy
+    ("retry", "belongs to the strategy"),
     ("metadata", "its name must have"),
     ("labels", "must have a name"),
     ("destination_defaults", ""),  # a part of a destination

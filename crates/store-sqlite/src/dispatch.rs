@@ -14,6 +14,7 @@ use crate::{
     SqliteStore,
     columns::{self, DESTINATION, EVENT, key},
     destinations, feed, holds, outcomes,
+    writer::MadeOnce,
 };
 
 /// A change is stamped before it is committed: who polls looks back that far.
@@ -110,15 +111,8 @@ impl DispatchStore for SqliteStore {
     }
 
     async fn write_late(&self, make: MakeBatch, hand_over: bool) -> Result<WriteReport, StoreError> {
-        let mut make = Some(make);
-        let mut batch = None;
-        SqliteStore::write(self, move |tx| {
-            if let Some(make) = make.take() {
-                batch = Some(make());
-            }
-            batch.as_ref().map_or_else(|| Ok(WriteReport::default()), |batch| outcomes::write(tx, batch, hand_over))
-        })
-        .await
+        let mut made = MadeOnce::new(make);
+        SqliteStore::write(self, move |tx| outcomes::write(tx, made.get()?, hand_over)).await
     }
 
     async fn heartbeat(&self, dispatcher: u64) -> Result<u32, StoreError> {

@@ -22,6 +22,7 @@ use crate::{
     failure::{Failure, Outcome},
     rows::Insert,
     tx::Tx,
+    writer::MadeOnce,
 };
 
 #[async_trait]
@@ -32,15 +33,8 @@ impl IngestStore for SqliteStore {
     }
 
     async fn ingest_late(&self, make: MakeGroup) -> Result<Vec<UnitOutcome>, StoreError> {
-        let mut make = Some(make);
-        let mut group = None;
-        self.write(move |tx| {
-            if let Some(make) = make.take() {
-                group = make();
-            }
-            group.as_ref().map_or_else(|| Ok(Vec::new()), |group| ingest(tx, group))
-        })
-        .await
+        let mut made = MadeOnce::new(make);
+        self.write(move |tx| made.get()?.as_ref().map_or_else(|| Ok(Vec::new()), |group| ingest(tx, group))).await
     }
 
     async fn routes(&self, tenant: TenantId) -> Result<Routes, StoreError> {

@@ -21,7 +21,7 @@ pub(crate) struct Insert {
 
 impl Insert {
     /// `into` is the statement up to `VALUES`, which are so many in a row. Best `INSERT OR FAIL`: a statement that takes back
-    /// what it wrote where a row is refused copies each page before; and a job that fails is taken back as a whole.
+    /// what it wrote where a row is refused copies each page before; and a job that fails is taken back as a whole. (Of a full disk it is the whole transaction.)
     pub(crate) fn new(into: &str, columns: usize) -> Self {
         let row = format!("({})", vec!["?"; columns].join(", "));
         Self { texts: SIZES.map(|size| (size, format!("{into} VALUES {}", vec![row.as_str(); size].join(", ")))) }

@@ -151,10 +151,32 @@ where
     }
 
     fn answer(self: Box<Self>, end: Result<(), StoreError>) {
-        let Self { result, reply, .. } = *self;
+        let Self { work, result, reply } = *self;
+        // What it holds is the caller's alone by then.
+        drop(work);
         let result = end.and_then(|()| result.ok_or_else(|| StoreError::Internal("a job has no result".into())));
         // The caller may be gone.
         let _ = reply.send(result);
+    }
+}
+
+/// What a job makes when it first runs, for all of its runs.
+pub(crate) struct MadeOnce<T, F> {
+    make: Option<F>,
+    made: Option<T>,
+}
+
+impl<T, F: FnOnce() -> T> MadeOnce<T, F> {
+    pub(crate) fn new(make: F) -> Self {
+        Self { make: Some(make), made: None }
+    }
+
+    /// It. An error where making it panicked, in a run before.
+    pub(crate) fn get(&mut self) -> Outcome<&T> {
+        if let Some(make) = self.make.take() {
+            self.made = Some(make());
+        }
+        self.made.as_ref().ok_or_else(|| Failure::internal("what is to be written could not be made"))
     }
 }
 
@@ -292,6 +314,7 @@ impl Work {
                 }
                 Err(failure) if self.connection.is_autocommit() => return Err(failure),
                 Err(failure) => {
+                    tracing::debug!(job = name, error = %failure.0, again = failing == Failing::EndsAll, "store.job_failed");
                     ends.push(Err(failure.0));
                     if failing == Failing::EndsAll {
                         break;

@@ -1,5 +1,5 @@
 //! Tells in the terminal of `dev` what happens to destinations besides attempts: circuits that open and close, and
-//! destinations that are disabled. It looks once a second, so what comes and goes in between is not told.
+//! destinations that are paused, disabled and resumed. It looks once a second, so what comes and goes in between is not told.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -70,10 +70,17 @@ fn told(before: Seen, now: &Destination) -> Vec<String> {
             CircuitState::Closed => lines.push(format!("{name}: circuit closed; it takes deliveries again")),
         }
     }
-    if before.state != now.state && now.state == DestinationState::Disabled {
-        let reason = now.disabled_reason.as_deref().unwrap_or("no reason was given");
-        lines
-            .push(format!("{name}: disabled: {reason}; POST /v1/destinations/{}/resume makes it active again", now.id));
+    if before.state != now.state {
+        let resume = format!("POST /v1/destinations/{}/resume", now.id);
+        match now.state {
+            DestinationState::Active => lines.push(format!("{name}: active again")),
+            DestinationState::Paused => lines.push(format!("{name}: paused; what comes waits for {resume}")),
+            DestinationState::Disabled => {
+                let reason = now.disabled_reason.as_deref().unwrap_or("no reason was given");
+                lines.push(format!("{name}: disabled: {reason}; {resume} makes it active again"));
+            }
+            DestinationState::Deleted => {}
+        }
     }
     lines
 }
@@ -118,7 +125,8 @@ mod tests {
             ((Active, Open, 1), (Active, Open, 2), vec!["crm: circuit open: "]),
             ((Active, Open, 1), (Active, HalfOpen, 1), vec!["crm: circuit half open: "]),
             ((Active, HalfOpen, 1), (Active, Closed, 1), vec!["crm: circuit closed; "]),
-            ((Active, Closed, 0), (Paused, Closed, 0), vec![]),
+            ((Active, Closed, 0), (Paused, Closed, 0), vec!["crm: paused; "]),
+            ((Paused, Open, 1), (Active, Closed, 1), vec!["crm: circuit closed; ", "crm: active again"]),
             ((Active, Open, 1), (Disabled, Open, 1), vec!["crm: disabled: it answered 410; "]),
         ] {
             let of = |(state, circuit, trips)| destination(state, circuit, trips);

@@ -43,7 +43,7 @@ pub const MAX_METADATA: usize = 100;
 pub const MAX_PATTERNS: usize = 1000;
 
 /// What only we set. A client that sends it back is told so.
-const READ_ONLY: &[&str] = &["id", "state", "disabled_reason", "circuit_state", "created_at", "updated_at"];
+const READ_ONLY: &[&str] = &["id", "disabled_reason", "circuit_state", "created_at", "updated_at"];
 
 /// What the owner of a destination asks for.
 #[derive(Debug, Clone, PartialEq)]

@@ -76,7 +76,9 @@ pub fn read(fields: &mut Fields<'_>) -> Option<RetryPolicy> {
     let meant = if EXPONENTIAL_ONLY.iter().any(|name| fields.has(name)) { Kind::Exponential } else { Kind::Schedule };
     let strategy = match named.unwrap_or(meant) {
         Kind::Exponential => {
-            fields.refuse(SCHEDULE_ONLY, "belongs to the strategy `schedule`");
+            let detail = "belongs to the strategy `schedule`; `initial_ms`, `factor`, `max_ms` and `max_attempts` do to \
+                          `exponential`";
+            fields.refuse(SCHEDULE_ONLY, detail);
             read_exponential(fields)
         }
         Kind::Schedule => {
