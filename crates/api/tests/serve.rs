@@ -98,6 +98,22 @@ async fn a_stop_waits_for_nothing() {
     assert!(closed.is_err() || closed.is_ok_and(|count| count == 0), "its connection is closed");
 }
 
+#[tokio::test]
+async fn who_has_said_all_gets_his_answer() {
+    let server = start().await;
+    let mut busy = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut busy, "/slow").await;
+    timeout(SOON, server.entered.notified()).await.unwrap();
+    busy.shutdown().await.unwrap();
+    // The server has seen that end before it sees this one's request.
+    let mut other = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut other, "/quick").await;
+    read_until(&mut other, "quick").await;
+    server.release.add_permits(1);
+    let answer = last_words(&mut busy).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("slow"), "{answer}");
+}
+
 /// Waits until the other side has closed; what it said.
 async fn last_words(stream: &mut TcpStream) -> String {
     let mut words = Vec::new();

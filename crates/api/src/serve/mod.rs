@@ -168,7 +168,9 @@ impl Front {
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.idle)
             .max_buf_size(MOST_HEAD)
-            .half_close(false)
+            // Not to look for the client's end while a request is being handled: that takes a new buffer for each, as
+            // the request's head lies in the one before. What is handled goes on for a client that breaks off.
+            .half_close(true)
             .serve_connection(io, service);
         let connection = connections.watch(connection);
         let (stopped, first_head) = (self.shutdown.clone(), self.limits.first_head);

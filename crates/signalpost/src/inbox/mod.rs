@@ -14,8 +14,8 @@ use std::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, OriginalUri, State},
-    http::{HeaderMap, Method, header},
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, Method, Uri, header},
     response::{Html, IntoResponse, Response},
     routing::{MethodRouter, any},
 };
@@ -147,13 +147,7 @@ impl Inbox {
     }
 }
 
-async fn treat(
-    State(inbox): State<Inbox>,
-    OriginalUri(uri): OriginalUri,
-    method: Method,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn treat(State(inbox): State<Inbox>, uri: Uri, method: Method, headers: HeaderMap, body: Bytes) -> Response {
     if method != Method::GET && method != Method::HEAD {
         inbox.keep(method, uri.path().to_owned(), headers, body).await;
         return "ok\n".into_response();
