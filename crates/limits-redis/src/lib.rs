@@ -8,9 +8,10 @@
 //! | tokens | a part of the rate, from an empty bucket, after a second ([`tokens`]) | what was used is told |
 //! | slots | an equal part ([`slots`]) | what is held is told |
 //! | circuits | one's own picture ([`circuits`]) | the later picture holds |
-//! | claims | none can be had: they are for economy | claimed again |
+//! | claims ([`claims`]) | none can be had: they are for economy | claimed again |
 
 mod circuits;
+mod claims;
 mod inspect;
 mod link;
 mod reserves;
@@ -23,12 +24,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use signalpost_core::Clock;
 use signalpost_limits::{
-    CLAIM_LEASE, CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant,
-    TokenRequest,
+    CircuitReport, CircuitView, Claim, Claimed, Limits, LimitsUnavailable, Owner, SlotUse, TokenGrant, TokenRequest,
 };
 
 pub use crate::inspect::{Inspection, inspect};
-use crate::{circuits::Circuits, link::Link, scripts::Batch, tokens::Tokens};
+use crate::{circuits::Circuits, link::Link, tokens::Tokens};
 
 /// The address is none.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -58,28 +58,6 @@ impl RedisLimits {
             clock,
         })
     }
-
-    async fn with_claims(
-        &self,
-        which: fn(&scripts::Scripts) -> &redis::Script,
-        arguments: Vec<String>,
-        claims: &[Claim],
-    ) -> Result<Vec<i64>, LimitsUnavailable> {
-        let mut batch = Batch::new(arguments);
-        for claim in claims {
-            batch.push(format!("signalpost:claim:{}:{}", claim.delivery_id, claim.attempt), []);
-        }
-        if batch.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.link
-            .call(async |scripts, session| scripts.call(&mut session.connection, which(scripts), &batch).await)
-            .await
-    }
-}
-
-fn lease() -> String {
-    CLAIM_LEASE.as_millis().to_string()
 }
 
 #[async_trait]
@@ -92,19 +70,15 @@ impl Limits for RedisLimits {
     }
 
     async fn claim(&self, owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
-        let answers = self.with_claims(|scripts| &scripts.claim, vec![owner.to_string(), lease()], claims).await?;
-        if answers.len() != claims.len() {
-            return Err(LimitsUnavailable(format!("{} answers", answers.len())));
-        }
-        Ok(answers.into_iter().map(|ours| if ours == 1 { Claimed::Ours } else { Claimed::Others }).collect())
+        claims::claim(&self.link, owner, claims).await
     }
 
     async fn renew(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-        self.with_claims(|scripts| &scripts.renew, vec![owner.to_string(), lease()], claims).await.map(drop)
+        claims::renew(&self.link, owner, claims).await
     }
 
     async fn release(&self, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-        self.with_claims(|scripts| &scripts.release, vec![owner.to_string()], claims).await.map(drop)
+        claims::release(&self.link, owner, claims).await
     }
 
     async fn slots(&self, owner: Owner, uses: &[SlotUse]) -> Result<Vec<u32>, LimitsUnavailable> {

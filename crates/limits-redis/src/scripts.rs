@@ -4,8 +4,8 @@
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, Script, ServerErrorKind, aio::MultiplexedConnection};
 
-/// Keys per call: a script holds up everybody else for so long.
-const KEYS_PER_CALL: usize = 256;
+/// Keys per call, or entries of one: a script holds up everybody else for so long.
+pub(crate) const ENTRIES_PER_CALL: usize = 256;
 
 /// All scripts.
 #[derive(Debug)]
@@ -43,24 +43,30 @@ impl Scripts {
         Ok(())
     }
 
-    /// Calls one of them for a batch and returns its answers, joined. A Redis that has forgotten its scripts (restart,
-    /// `SCRIPT FLUSH`) gets them again.
+    /// Calls one of them for a batch and returns its answers, joined.
     pub(crate) async fn call(
         &self,
         connection: &mut MultiplexedConnection,
         script: &Script,
         batch: &Batch,
     ) -> Result<Vec<i64>, RedisError> {
-        let pipeline = batch.pipeline(script);
-        let answers: Result<Vec<Vec<i64>>, RedisError> = pipeline.query_async(connection).await;
-        let answers = match answers {
+        Ok(self.run(connection, &batch.pipeline(script)).await?.concat())
+    }
+
+    /// Makes calls of scripts and returns the answers of each. A Redis that has forgotten its scripts (restart, `SCRIPT FLUSH`)
+    /// gets them again.
+    pub(crate) async fn run(
+        &self,
+        connection: &mut MultiplexedConnection,
+        calls: &Pipeline,
+    ) -> Result<Vec<Vec<i64>>, RedisError> {
+        match calls.query_async(connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.load(connection).await?;
-                pipeline.query_async(connection).await?
+                calls.query_async(connection).await
             }
-            other => other?,
-        };
-        Ok(answers.concat())
+            other => other,
+        }
     }
 }
 
@@ -84,17 +90,13 @@ impl Batch {
         self.per_key.extend(arguments);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     fn pipeline(&self, script: &Script) -> Pipeline {
         let mut pipeline = Pipeline::new();
         let each = self.per_key.len() / self.keys.len().max(1);
-        for (number, keys) in self.keys.chunks(KEYS_PER_CALL).enumerate() {
+        for (number, keys) in self.keys.chunks(ENTRIES_PER_CALL).enumerate() {
             let mut call = Cmd::new();
             call.arg("EVALSHA").arg(script.get_hash()).arg(keys.len()).arg(keys);
-            let first = number * KEYS_PER_CALL * each;
+            let first = number * ENTRIES_PER_CALL * each;
             call.arg(&self.per_key[first..first + keys.len() * each]).arg(&self.common);
             pipeline.add_command(call);
         }

@@ -1,7 +1,13 @@
--- Forgets an owner's claims. KEYS: the claims. ARGV: owner.
-for _, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[1] then
-    redis.call('DEL', key)
+-- Forgets an owner's claims. KEYS: a hash of "owner until" by claim. ARGV: owner, lease in milliseconds (of no use here), and the
+-- claims.
+local mine = ARGV[1] .. ' '
+local gone = {}
+for i, present in ipairs(redis.call('HMGET', KEYS[1], unpack(ARGV, 3))) do
+  if present and string.sub(present, 1, #mine) == mine then
+    gone[#gone + 1] = ARGV[i + 2]
   end
+end
+if #gone > 0 then
+  redis.call('HDEL', KEYS[1], unpack(gone))
 end
 return {}

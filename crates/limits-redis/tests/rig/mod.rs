@@ -53,6 +53,15 @@ impl Rig {
         Claim { delivery_id: DeliveryId::new(self.clock.now(), &SystemEntropy), attempt: 1 }
     }
 
+    /// The claims in all hashes.
+    pub async fn claims_left(&self) -> usize {
+        let mut left = 0;
+        for hash in self.ask::<Vec<String>>(&["KEYS", "signalpost:claims:*"]).await {
+            left += self.ask::<usize>(&["HLEN", &hash]).await;
+        }
+        left
+    }
+
     pub fn request(&self, per_second: f64, burst: u32, wanted: u32) -> TokenRequest {
         let limit = RateLimit { per_second, burst: NonZeroU32::new(burst) };
         TokenRequest { destination_id: self.destination(), limit, wanted }
