@@ -1,10 +1,14 @@
-//! Claims: hashes of "owner until" by delivery and attempt. A call is for many claims of one hash, as a key for each, with a lease of
-//! its own, costs Redis several times as much.
+//! Claims, which are economy: whoever cannot have one goes on without.
 //!
-//! The deliveries of an hour share a hash, which expires when none of its claims was made or renewed for the time of a lease: that forgets
-//! what a dead owner left and nobody claimed since.
+//! They are entries of hashes, "owner until" by delivery and attempt. A call is for many claims of one hash: as keys with leases of their own
+//! they cost Redis twice as much. The deliveries of five minutes share a hash, so that those of a batch, which are mostly of one age, are in
+//! one or two.
+//!
+//! A claim ends with its lease. Its entry is taken by who claims it next, or goes with its hash, after none of that was claimed or renewed for
+//! the time of a lease. So what a dispatcher held when it died lies in Redis for as long as others work on deliveries of those minutes:
+//! some 100 bytes for each.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use redis::{Cmd, Pipeline, Script};
 use signalpost_limits::{CLAIM_LEASE, Claim, Claimed, LimitsUnavailable, Owner};
@@ -14,20 +18,21 @@ use crate::{
     scripts::{ENTRIES_PER_CALL, Scripts},
 };
 
-/// Of deliveries, by when they were created; in seconds.
-const SHARED_BY: i64 = 3600;
+/// Deliveries that were created within the same one of these share a hash.
+const SPAN: Duration = Duration::from_secs(300);
 
 pub(crate) async fn claim(link: &Link, owner: Owner, claims: &[Claim]) -> Result<Vec<Claimed>, LimitsUnavailable> {
-    let calls = calls(claims);
-    let mut answers = vec![Claimed::Ours; claims.len()];
-    let others = call(link, |scripts| &scripts.claim, owner, &calls, claims).await?;
-    if others.len() != calls.len() {
+    let parts = parts(claims);
+    let others = ask(link, |scripts| &scripts.claim, &[owner.to_string(), lease()], &parts).await?;
+    if others.len() != parts.len() {
         return Err(LimitsUnavailable(format!("{} answers", others.len())));
     }
-    for ((_, places), others) in calls.iter().zip(others) {
+    let mut answers = vec![Claimed::Ours; claims.len()];
+    for (part, others) in parts.iter().zip(others) {
         for number in others {
             // Counted from one.
-            let place = usize::try_from(number).ok().and_then(|number| places.get(number.checked_sub(1)?));
+            let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+            let place = index.and_then(|index| part.places.get(index));
             match place.and_then(|place| answers.get_mut(*place)) {
                 Some(answer) => *answer = Claimed::Others,
                 None => return Err(LimitsUnavailable(format!("an answer for claim {number}"))),
@@ -38,58 +43,71 @@ pub(crate) async fn claim(link: &Link, owner: Owner, claims: &[Claim]) -> Result
 }
 
 pub(crate) async fn renew(link: &Link, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-    call(link, |scripts| &scripts.renew, owner, &calls(claims), claims).await.map(drop)
+    ask(link, |scripts| &scripts.renew, &[owner.to_string(), lease()], &parts(claims)).await.map(drop)
 }
 
 pub(crate) async fn release(link: &Link, owner: Owner, claims: &[Claim]) -> Result<(), LimitsUnavailable> {
-    call(link, |scripts| &scripts.release, owner, &calls(claims), claims).await.map(drop)
+    ask(link, |scripts| &scripts.release, &[owner.to_string()], &parts(claims)).await.map(drop)
 }
 
-/// A call: its hash, and the places of its claims in the batch.
-type Call = (String, Vec<usize>);
+fn lease() -> String {
+    CLAIM_LEASE.as_millis().to_string()
+}
 
-fn calls(claims: &[Claim]) -> Vec<Call> {
-    let mut by_hash: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+/// What one call is for.
+struct Part {
+    hash: String,
+    entries: Vec<[u8; 20]>,
+    /// Where these stand in the batch.
+    places: Vec<usize>,
+}
+
+fn parts(claims: &[Claim]) -> Vec<Part> {
+    let mut by_hash: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
     for (place, claim) in claims.iter().enumerate() {
-        by_hash.entry(claim.delivery_id.created_at().as_secs() / SHARED_BY).or_default().push(place);
+        let created = u128::try_from(claim.delivery_id.created_at().as_millis()).unwrap_or(0);
+        by_hash.entry(created / SPAN.as_millis()).or_default().push(place);
     }
-    let calls = by_hash.iter().flat_map(|(hour, places)| {
-        places.chunks(ENTRIES_PER_CALL).map(move |places| (format!("signalpost:claims:{hour}"), places.to_vec()))
+    let parts = by_hash.iter().flat_map(|(span, places)| {
+        places.chunks(ENTRIES_PER_CALL).map(move |places| Part {
+            hash: format!("signalpost:claims:{span}"),
+            entries: places.iter().map(|place| entry(&claims[*place])).collect(),
+            places: places.to_vec(),
+        })
     });
-    calls.collect()
+    parts.collect()
 }
 
-async fn call(
+/// The delivery, and which attempt.
+fn entry(claim: &Claim) -> [u8; 20] {
+    let mut entry = [0; 20];
+    let (delivery, attempt) = entry.split_at_mut(16);
+    delivery.copy_from_slice(claim.delivery_id.uuid().as_bytes());
+    attempt.copy_from_slice(&claim.attempt.to_be_bytes());
+    entry
+}
+
+/// The answers for each part, of a script that begins with these arguments.
+async fn ask(
     link: &Link,
     which: fn(&Scripts) -> &Script,
-    owner: Owner,
-    calls: &[Call],
-    claims: &[Claim],
+    arguments: &[String],
+    parts: &[Part],
 ) -> Result<Vec<Vec<i64>>, LimitsUnavailable> {
-    if calls.is_empty() {
+    if parts.is_empty() {
         return Ok(Vec::new());
     }
-    let lease = CLAIM_LEASE.as_millis().to_string();
     link.call(async |scripts, session| {
-        let mut pipeline = Pipeline::with_capacity(calls.len());
-        for (hash, places) in calls {
+        let mut pipeline = Pipeline::with_capacity(parts.len());
+        for part in parts {
             let mut call = Cmd::new();
-            call.arg("EVALSHA").arg(which(scripts).get_hash()).arg(1).arg(hash).arg(owner).arg(&lease);
-            for claim in places.iter().filter_map(|place| claims.get(*place)) {
-                call.arg(&field(claim));
+            call.arg("EVALSHA").arg(which(scripts).get_hash()).arg(1).arg(&part.hash).arg(arguments);
+            for entry in &part.entries {
+                call.arg(entry);
             }
             pipeline.add_command(call);
         }
         scripts.run(&mut session.connection, &pipeline).await
     })
     .await
-}
-
-/// The delivery, and which attempt.
-fn field(claim: &Claim) -> [u8; 20] {
-    let mut field = [0; 20];
-    let (delivery, attempt) = field.split_at_mut(16);
-    delivery.copy_from_slice(claim.delivery_id.uuid().as_bytes());
-    attempt.copy_from_slice(&claim.attempt.to_be_bytes());
-    field
 }

@@ -1,4 +1,4 @@
-//! The Lua scripts, and calling them: a batch is one pipeline of a few calls, each for many keys.
+//! The Lua scripts, and calling them: a batch is one pipeline of a few calls, each for many keys, or for many entries of one.
 //!
 //! The keys of a call lie anywhere, so this is for one Redis (with replicas, if you like), not for Redis Cluster.
 

@@ -12,27 +12,37 @@ use signalpost_limits::{Claim, Claimed, Limits as _};
 use signalpost_runtime::SystemEntropy;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_of_many_hours_are_answered_in_their_order() {
+async fn claims_of_many_ages_are_answered_in_their_order() {
     let rig = Rig::start().await;
     let limits = rig.limits().await;
     rig::until_well(&limits).await;
     let now = rig.clock.now();
-    let claims: Vec<Claim> = (0..900_u64)
+    let mut claims: Vec<Claim> = (0..900_u64)
         .map(|number| {
-            let age = Duration::from_secs(3600 * (number % 3));
+            let age = Duration::from_secs(300 * (number % 3));
             Claim { delivery_id: DeliveryId::new(now - age, &SystemEntropy), attempt: 1 }
         })
         .collect();
-    // Every fourth is the first owner's: some of each hour.
-    let theirs: Vec<Claim> = claims.iter().copied().step_by(4).collect();
+    // Twice in a batch.
+    claims.push(claims[0]);
+    claims.push(claims[1]);
+    // Every fourth is the first owner's: some of each hash.
+    let theirs: Vec<Claim> = claims[..900].iter().copied().step_by(4).collect();
     assert_eq!(limits.claim(1, &theirs).await.unwrap(), vec![Claimed::Ours; theirs.len()]);
-    let answers = limits.claim(2, &claims).await.unwrap();
+    // Its name begins as the other's does.
+    let answers = limits.claim(12, &claims).await.unwrap();
     for (place, answer) in answers.into_iter().enumerate() {
-        assert_eq!(answer, if place % 4 == 0 { Claimed::Others } else { Claimed::Ours }, "claim {place}");
+        assert_eq!(answer, if place % 900 % 4 == 0 { Claimed::Others } else { Claimed::Ours }, "claim {place}");
     }
-    assert_eq!(rig.ask::<Vec<String>>(&["KEYS", "signalpost:claims:*"]).await.len(), 3);
-    // Others' are not released.
-    limits.release(2, &claims).await.unwrap();
+    let hashes: Vec<String> = rig.ask(&["KEYS", "signalpost:claims:*"]).await;
+    assert_eq!(hashes.len(), 3);
+    for hash in hashes {
+        // Whose time for an entry does not grow with their number.
+        assert_eq!(rig.ask::<String>(&["OBJECT", "ENCODING", &hash]).await, "hashtable");
+    }
+    // Others' are neither renewed nor released.
+    limits.renew(12, &claims).await.unwrap();
+    limits.release(12, &claims).await.unwrap();
     assert_eq!(rig.claims_left().await, theirs.len());
     limits.release(1, &claims).await.unwrap();
     assert_eq!(rig.claims_left().await, 0);

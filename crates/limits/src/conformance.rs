@@ -171,12 +171,18 @@ async fn grants_what_comes_soon(limits: &dyn Limits, world: &World) {
 /// Many destinations in one call, one of them twice, and none takes another's tokens.
 async fn answers_in_order_and_apart(limits: &dyn Limits, world: &World) {
     let slow = |wanted, burst| TokenRequest { destination_id: world.destination(), limit: limit(0.01, burst), wanted };
-    let mut requests: Vec<_> = (1..=600).map(|burst| slow(burst + 1, burst)).collect();
-    requests.push(TokenRequest { wanted: 1, ..requests[9] });
-    let grants = take(limits, &requests).await;
-    for (grant, request) in grants[..600].iter().zip(&requests) {
-        assert_eq!(grant.granted + 1, request.wanted);
-    }
+    let asking = async {
+        loop {
+            let mut requests: Vec<_> = (1..=600).map(|burst| slow(burst + 1, burst)).collect();
+            requests.push(TokenRequest { wanted: 1, ..requests[9] });
+            let grants = surely(limits, async || Ok(take(limits, &requests).await)).await;
+            // Else others answered, whose buckets were not full.
+            if grants[..600].iter().zip(&requests).all(|(grant, request)| grant.granted + 1 == request.wanted) {
+                return grants;
+            }
+        }
+    };
+    let grants = tokio::time::timeout(DEADLINE, asking).await.unwrap_or_else(|_| panic!("new buckets are full"));
     assert_eq!(grants[600].granted, 0, "its bucket was emptied by the same call");
     assert!(grants[600].retry_after > Duration::from_secs(50), "{:?}", grants[600]);
     assert_eq!(take(limits, &[]).await, []);

@@ -45,7 +45,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
-use woken::Gate;
+use woken::WhenWoken;
 
 /// The most bytes of a request's head, which is also what is read of a body at once.
 const MOST_HEAD: usize = 32 * 1024;
@@ -159,11 +159,10 @@ impl Front {
         let asked = Arc::new(AtomicBool::new(false));
         let service = {
             let asked = Arc::clone(&asked);
-            let gate = Gate::new();
             service_fn(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(ConnectInfo(peer));
-                gate.guard(service.call(request))
+                WhenWoken::new(service.call(request))
             })
         };
         let io = TokioIo::new(Impatient::new(stream, self.limits.unread));

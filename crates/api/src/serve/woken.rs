@@ -15,17 +15,19 @@ use std::{
 
 use futures::task::AtomicWaker;
 
-/// Notes who of a connection was woken. One for all of its requests, which come one after the other.
+/// A handler that is polled when its own waker was called, and once at first.
 #[derive(Debug)]
-pub struct Gate {
+pub struct WhenWoken<F> {
+    handler: F,
     bell: Arc<Bell>,
     /// Rings that bell.
     waker: Waker,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Bell {
     rung: AtomicBool,
+    /// What the handler is a part of.
     task: AtomicWaker,
 }
 
@@ -40,28 +42,15 @@ impl Wake for Bell {
     }
 }
 
-impl Gate {
-    pub fn new() -> Self {
-        let bell = Arc::new(Bell::default());
-        Self { waker: Waker::from(Arc::clone(&bell)), bell }
-    }
-
-    /// The handler of the next request.
-    pub fn guard<F>(&self, handler: F) -> Guarded<F> {
-        self.bell.rung.store(true, Ordering::Relaxed);
-        Guarded { handler, bell: Arc::clone(&self.bell), waker: self.waker.clone() }
+impl<F> WhenWoken<F> {
+    /// All that the handler waits for has to call the waker that it is polled with, as every future shall.
+    pub fn new(handler: F) -> Self {
+        let bell = Arc::new(Bell { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        Self { handler, waker: Waker::from(Arc::clone(&bell)), bell }
     }
 }
 
-/// A handler behind a [`Gate`].
-#[derive(Debug)]
-pub struct Guarded<F> {
-    handler: F,
-    bell: Arc<Bell>,
-    waker: Waker,
-}
-
-impl<F: Future + Unpin> Future for Guarded<F> {
+impl<F: Future + Unpin> Future for WhenWoken<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -77,52 +66,81 @@ impl<F: Future + Unpin> Future for Guarded<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, sync::atomic::AtomicUsize};
-
-    use futures::task::{ArcWake, noop_waker_ref, waker};
+    use std::{
+        future::poll_fn,
+        sync::{atomic::AtomicUsize, mpsc},
+        thread,
+    };
 
     use super::*;
 
     #[derive(Default)]
-    struct Task {
-        woken: AtomicUsize,
-    }
+    struct Task(AtomicUsize);
 
-    impl ArcWake for Task {
-        fn wake_by_ref(this: &Arc<Self>) {
-            this.woken.fetch_add(1, Ordering::Relaxed);
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[test]
     fn a_handler_is_polled_when_it_was_woken_itself() {
-        let gate = Gate::new();
-        let own = Arc::new(AtomicWaker::new());
-        for _request in 0..2 {
-            let mut polls = 0;
-            let registered = Arc::clone(&own);
-            let mut handler = gate.guard(poll_fn(move |cx| {
-                registered.register(cx.waker());
-                polls += 1;
-                if polls < 3 { Poll::Pending } else { Poll::Ready(polls) }
-            }));
-            let mut poll = |cx: &mut Context<'_>| Pin::new(&mut handler).poll(cx);
-            assert!(poll(&mut Context::from_waker(noop_waker_ref())).is_pending());
+        let (tell, told) = mpsc::channel();
+        let mut polls = 0;
+        let mut handler = WhenWoken::new(poll_fn(move |cx| {
+            tell.send(cx.waker().clone()).unwrap();
+            polls += 1;
+            if polls < 3 { Poll::Pending } else { Poll::Ready(polls) }
+        }));
+        let mut poll = |cx: &mut Context<'_>| Pin::new(&mut handler).poll(cx);
+        assert!(poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let own = told.try_recv().unwrap();
 
-            // The task goes on to another thread, and is woken there for others.
-            let task = Arc::new(Task::default());
-            let task_waker = waker(Arc::clone(&task));
-            let mut cx = Context::from_waker(&task_waker);
-            for _others in 0..5 {
-                assert!(poll(&mut cx).is_pending());
-            }
-            own.wake();
-            own.wake();
-            assert_eq!(task.woken.load(Ordering::Relaxed), 1);
+        // The task is another one from now on, and is woken for others.
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(Arc::clone(&task));
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..5 {
             assert!(poll(&mut cx).is_pending());
-            assert!(poll(&mut cx).is_pending());
-            own.wake();
-            assert_eq!(poll(&mut cx), Poll::Ready(3), "polled three times, as it was woken");
         }
+        assert!(told.try_recv().is_err(), "it was polled for others");
+        own.wake_by_ref();
+        own.wake();
+        assert_eq!(task.0.load(Ordering::Relaxed), 1, "the task is woken once for one poll");
+        assert!(poll(&mut cx).is_pending());
+        let own = told.try_recv().unwrap();
+        assert!(poll(&mut cx).is_pending());
+        own.wake();
+        assert_eq!(poll(&mut cx), Poll::Ready(3));
+    }
+
+    /// Woken by another thread at any moment of a poll, it is polled again.
+    #[test]
+    fn no_wake_is_lost() {
+        const WAKES: usize = 20_000;
+        let (ask, asked) = mpsc::channel::<Waker>();
+        let rung = Arc::new(AtomicUsize::new(0));
+        let rings = Arc::clone(&rung);
+        let ringer = thread::spawn(move || {
+            for waker in asked {
+                rings.fetch_add(1, Ordering::Relaxed);
+                waker.wake();
+            }
+        });
+        let mut polls = 0;
+        let handler = WhenWoken::new(poll_fn(move |cx| {
+            // Each ring brings a poll, which asks for the next.
+            if polls == WAKES {
+                return Poll::Ready(());
+            }
+            polls += 1;
+            ask.send(cx.waker().clone()).unwrap();
+            Poll::Pending
+        }));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let ended = runtime.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(60), handler).await });
+        assert!(ended.is_ok(), "a wake was lost after {}", rung.load(Ordering::Relaxed));
+        ringer.join().unwrap();
+        assert_eq!(rung.load(Ordering::Relaxed), WAKES);
     }
 }

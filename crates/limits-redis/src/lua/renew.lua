@@ -1,4 +1,5 @@
--- Extends an owner's claims. KEYS: a hash of "owner until" by claim. ARGV: owner, lease in milliseconds, and the claims.
+-- Extends an owner's claims. KEYS: a hash of "owner until" by claim. ARGV: owner, lease in milliseconds, and the
+-- claims.
 local time = redis.call('TIME')
 local mine = ARGV[1] .. ' '
 local value = mine .. string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2])

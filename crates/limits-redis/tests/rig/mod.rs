@@ -57,7 +57,8 @@ impl Rig {
     pub async fn claims_left(&self) -> usize {
         let mut left = 0;
         for hash in self.ask::<Vec<String>>(&["KEYS", "signalpost:claims:*"]).await {
-            left += self.ask::<usize>(&["HLEN", &hash]).await;
+            // One entry is none.
+            left += self.ask::<usize>(&["HLEN", &hash]).await.saturating_sub(1);
         }
         left
     }
