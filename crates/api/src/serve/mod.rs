@@ -12,7 +12,6 @@
 
 mod impatient;
 mod places;
-mod woken;
 
 use std::{
     io,
@@ -45,7 +44,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::Instant,
 };
-use woken::WhenWoken;
 
 /// The most bytes of a request's head, which is also what is read of a body at once.
 const MOST_HEAD: usize = 32 * 1024;
@@ -162,7 +160,7 @@ impl Front {
             service_fn(move |mut request: Request<Incoming>| {
                 asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(ConnectInfo(peer));
-                WhenWoken::new(service.call(request))
+                service.call(request)
             })
         };
         let io = TokioIo::new(Impatient::new(stream, self.limits.unread));
