@@ -5,7 +5,10 @@ mod fields;
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::{EnvFilter, Layer, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
+};
 
 use crate::TelemetryError;
 
@@ -48,20 +51,27 @@ pub fn init(settings: &LogSettings) -> Result<LogGuard, TelemetryError> {
         .map_err(|source| TelemetryError::Filter { filter: settings.filter.clone(), source })?;
     let json = settings.json.unwrap_or_else(|| !std::io::stderr().is_terminal());
     let (guard, traces) = traces(settings)?;
-    let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> = vec![lines(json).with_filter(filter).boxed()];
-    layers.extend(traces);
-    tracing_subscriber::registry().with(layers).try_init().map_err(|_| TelemetryError::Twice("logging"))?;
+    let registry = tracing_subscriber::registry();
+    let is_set = match (traces, json) {
+        // One filter before everything, and no boxes: every request has a span, and each layer is asked several times about it.
+        (None, true) => registry.with(filter).with(json_lines()).try_init(),
+        (None, false) => registry.with(filter).with(text_lines()).try_init(),
+        (Some(traces), json) => {
+            let lines = if json { json_lines().boxed() } else { text_lines().boxed() };
+            registry.with(vec![lines.with_filter(filter).boxed(), traces]).try_init()
+        }
+    };
+    is_set.map_err(|_| TelemetryError::Twice("logging"))?;
     Ok(guard)
 }
 
-fn lines(json: bool) -> Box<dyn Layer<Registry> + Send + Sync> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    if json {
-        let layer = layer.json().flatten_event(true).with_current_span(false);
-        layer.fmt_fields(fields::SpanFields).with_ansi(false).boxed()
-    } else {
-        layer.with_ansi(std::io::stderr().is_terminal()).compact().boxed()
-    }
+fn json_lines<S: Subscriber + for<'s> LookupSpan<'s>>() -> impl Layer<S> + Send + Sync {
+    let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
+    layer.fmt_fields(fields::SpanFields).with_ansi(false).with_writer(std::io::stderr)
+}
+
+fn text_lines<S: Subscriber + for<'s> LookupSpan<'s>>() -> impl Layer<S> + Send + Sync {
+    tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).compact()
 }
 
 type TraceLayer = Option<Box<dyn Layer<Registry> + Send + Sync>>;

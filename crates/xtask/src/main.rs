@@ -3,6 +3,7 @@
 mod bench_compare;
 mod cluster;
 mod compat;
+mod dist;
 mod generate;
 mod revision;
 mod simulate;
@@ -32,6 +33,8 @@ enum Command {
     Compat(compat::Options),
     /// Measure the benches of another revision beside those of this work tree: what has become slower.
     BenchCompare(bench_compare::Options),
+    /// Build the programs as they are shipped: compiled twice, the second time by what they do under load.
+    Dist(dist::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Simulate(options) => simulate::run(&options),
         Command::Compat(options) => compat::run(&options),
         Command::BenchCompare(options) => bench_compare::run(&options),
+        Command::Dist(options) => dist::run(&options),
         Command::Generate => generate::run(),
     };
     result.unwrap_or_else(|error| {
