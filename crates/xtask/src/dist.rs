@@ -1,11 +1,11 @@
-//! `cargo xtask dist`: the programs as they are shipped, compiled for what they do under load.
+//! `cargo xtask dist`: the programs, compiled for what they do under load.
 //!
 //! Profile-guided optimisation (<https://doc.rust-lang.org/rustc/profile-guided-optimization.html>): the programs are built so that
 //! they count how often each of their branches is taken, the load test makes them work, and they are built again by what they
-//! counted. What runs seldom is moved away from what runs for every event; an event's way through Signalpost is long and
-//! straight, and to fetch its instructions takes more time than to execute them.
+//! counted. What runs seldom is moved away from what runs for every event: an event's way through Signalpost is long and
+//! straight, and to fetch its instructions takes more time than to execute them. Code in C (SQLite, librdkafka) is as ever.
 //!
-//! Not part of CI: it builds everything twice, with link-time optimisation, and a third time the load test.
+//! Not part of CI: it builds everything twice, with link-time optimisation.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -33,13 +33,16 @@ const TRAINING: [&[&str]; 7] = [
     &["sustained", "--rate", "300", "--warm", "1000"],
 ];
 
-/// Every event that the finished programs deliver here is looked for by its id.
+/// What the finished programs have to do before they are handed over.
 const TRIAL: &[&str] = &["burst", "--count", "20000", "--warm", "5000"];
+
+/// Where a program that counts writes to; `%p` is its process.
+const COUNTS: &str = "LLVM_PROFILE_FILE";
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Also count in the services of a cluster: starts PostgreSQL, Kafka and Redis. Without, the cluster's programs are compiled by
-    /// what they share with the standalone one.
+    /// Also count in the services of a cluster: starts PostgreSQL, Kafka and Redis. Without it, the standalone program alone counts,
+    /// and what only a cluster runs is compiled as ever.
     #[arg(long)]
     cluster: bool,
     /// Features of the programs.
@@ -53,6 +56,13 @@ pub struct Options {
     out: Option<PathBuf>,
 }
 
+impl Options {
+    /// What is trained, and how many programs count in it at least: in a cluster also the one that migrates the database.
+    fn deployments(&self) -> &[(&str, usize)] {
+        if self.cluster { &[("standalone", 1), ("cluster", 4)] } else { &[("standalone", 1)] }
+    }
+}
+
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let toolchain = Toolchain::find()?;
     if !toolchain.profdata.is_file() {
@@ -64,28 +74,27 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         eprintln!("{line}");
         return Ok(ExitCode::from(crate::MISSING));
     }
+    let out = options.out.as_ref().map_or_else(|| Ok(crate::target().join("trained")), absolute)?;
     let work = Work::begin(toolchain)?;
-    let out = absolute(options.out.clone().unwrap_or_else(|| crate::target().join("trained")))?;
 
-    eprintln!("1 of 5: the load test");
-    let load_test = work.load_test()?;
-    eprintln!("2 of 5: programs that count");
+    eprintln!("1 of 4: programs that count");
     let counting = work.folder.join("counting");
     work.build(options, &flag("-Cprofile-generate=", &work.counts), &counting)?;
-    eprintln!("3 of 5: training");
-    let deployments: &[&str] = if options.cluster { &["standalone", "cluster"] } else { &["standalone"] };
-    for deployment in deployments {
-        for step in TRAINING {
-            work.load(&load_test, &counting, deployment, step)?;
+    eprintln!("2 of 4: training");
+    for (deployment, programs) in options.deployments() {
+        for scenario in TRAINING {
+            work.train(&counting, deployment, *programs, scenario)?;
         }
     }
     let profile = work.merge()?;
-    eprintln!("4 of 5: the programs");
-    work.build(options, &flag("-Cprofile-use=", &profile), &out)?;
-    eprintln!("5 of 5: a trial");
-    for deployment in deployments {
-        work.load(&load_test, &out, deployment, TRIAL)?;
+    eprintln!("3 of 4: the programs");
+    let trained = work.folder.join("trained");
+    work.build(options, &flag("-Cprofile-use=", &profile), &trained)?;
+    eprintln!("4 of 4: a trial");
+    for (deployment, _) in options.deployments() {
+        load(&mut work.load_test(&trained, deployment, TRIAL))?;
     }
+    copy_programs(&trained, &out)?;
     for program in PROGRAMS {
         println!("{}", out.join(program).display());
     }
@@ -100,13 +109,113 @@ struct Toolchain {
 
 impl Toolchain {
     fn find() -> anyhow::Result<Self> {
-        let version = said(Command::new("rustc").arg("-vV"))?;
+        let rustc = || {
+            let mut rustc = Command::new("rustc");
+            rustc.current_dir(crate::root());
+            rustc
+        };
+        let version = said(rustc().arg("-vV"))?;
         let host =
             version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?.to_owned();
-        let root = said(Command::new("rustc").args(["--print", "sysroot"]))?;
+        let root = said(rustc().args(["--print", "sysroot"]))?;
         let profdata = Path::new(root.trim()).join("lib/rustlib").join(&host).join("bin/llvm-profdata");
         Ok(Self { host, profdata })
     }
+}
+
+/// Where everything in between is kept.
+struct Work {
+    toolchain: Toolchain,
+    folder: PathBuf,
+    /// What the programs counted: a file for each process.
+    counts: PathBuf,
+}
+
+impl Work {
+    /// What an earlier run counted is gone: it was other code.
+    fn begin(toolchain: Toolchain) -> anyhow::Result<Self> {
+        let folder = crate::target().join("dist-work");
+        let counts = folder.join("counts");
+        if counts.is_dir() {
+            fs::remove_dir_all(&counts)?;
+        }
+        fs::create_dir_all(&counts)?;
+        Ok(Self { toolchain, folder, counts })
+    }
+
+    /// Builds the programs with one more flag of the compiler, and puts them into `out`.
+    fn build(&self, options: &Options, flag: &OsStr, out: &Path) -> anyhow::Result<()> {
+        let target = self.folder.join("target");
+        let mut cargo = crate::cargo();
+        if options.auditable {
+            cargo.arg("auditable");
+        }
+        // With a target named, the flags are not for build scripts and macros, which would count, too.
+        cargo.args(["build", "--locked", "--profile", "dist", "--target", &self.toolchain.host]);
+        cargo.args(["--package", "signalpost", "--package", "signalpost-cluster", "--features", &options.features]);
+        let encoded = std::env::var_os("CARGO_ENCODED_RUSTFLAGS");
+        let flags = flags(encoded, &std::env::var("RUSTFLAGS").unwrap_or_default(), flag);
+        let status = cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", flags).status()?;
+        anyhow::ensure!(status.success(), "the programs could not be built");
+        copy_programs(&target.join(&self.toolchain.host).join("dist"), out)
+    }
+
+    /// A scenario of the load test, which fails where an event is lost.
+    fn load_test(&self, programs: &Path, deployment: &str, scenario: &[&str]) -> Command {
+        eprintln!("{deployment}: {}", scenario.join(" "));
+        let mut cargo = crate::cargo();
+        cargo
+            .args(["run", "--quiet", "--locked", "--release", "--package", "signalpost-loadtest", "--"])
+            .args(scenario)
+            .args(["--deployment", deployment])
+            .arg("--binaries")
+            .arg(programs)
+            .arg("--cache")
+            .arg(crate::target().join("services"))
+            .arg("--results")
+            .arg(self.folder.join("results"));
+        cargo
+    }
+
+    /// Runs a scenario with programs that count.
+    fn train(&self, counting: &Path, deployment: &str, programs: usize, scenario: &[&str]) -> anyhow::Result<()> {
+        let before = self.counted()?.len();
+        load(self.load_test(counting, deployment, scenario).env(COUNTS, self.counts.join("%p-%m.profraw")))?;
+        let counted = self.counted()?.len() - before;
+        anyhow::ensure!(
+            counted >= programs,
+            "{counted} of {programs} programs told what they had counted: were they killed as they did not end?"
+        );
+        Ok(())
+    }
+
+    fn counted(&self) -> anyhow::Result<Vec<PathBuf>> {
+        Ok(fs::read_dir(&self.counts)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
+    }
+
+    /// What was never called is left out (`--sparse`): it is not known to be seldom, as no training does all that users do.
+    fn merge(&self) -> anyhow::Result<PathBuf> {
+        let profile = self.folder.join("merged.profdata");
+        let mut merge = Command::new(&self.toolchain.profdata);
+        said(merge.args(["merge", "--sparse", "--output"]).arg(&profile).args(self.counted()?))?;
+        Ok(profile)
+    }
+}
+
+fn load(load_test: &mut Command) -> anyhow::Result<()> {
+    anyhow::ensure!(load_test.status()?.success(), "the load test failed: see above");
+    Ok(())
+}
+
+fn copy_programs(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for program in PROGRAMS {
+        // Under its name it is complete, and a program that runs is not written into.
+        let (built, partial) = (from.join(program), to.join(format!("{program}.partial")));
+        fs::copy(&built, &partial).with_context(|| format!("{} could not be copied", built.display()))?;
+        fs::rename(&partial, to.join(program))?;
+    }
+    Ok(())
 }
 
 fn said(command: &mut Command) -> anyhow::Result<String> {
@@ -121,93 +230,44 @@ fn flag(name: &str, path: &Path) -> OsString {
     flag
 }
 
-/// Where everything in between is kept.
-struct Work {
-    toolchain: Toolchain,
-    folder: PathBuf,
-    /// What the programs counted.
-    counts: PathBuf,
-}
-
-impl Work {
-    /// What an earlier run counted is gone: it was other code.
-    fn begin(toolchain: Toolchain) -> anyhow::Result<Self> {
-        let folder = absolute(crate::target())?.join("dist-work");
-        let counts = folder.join("counts");
-        if counts.is_dir() {
-            fs::remove_dir_all(&counts)?;
-        }
-        fs::create_dir_all(&counts)?;
-        Ok(Self { toolchain, folder, counts })
-    }
-
-    /// Builds the load test, which counts nothing.
-    fn load_test(&self) -> anyhow::Result<PathBuf> {
-        let status =
-            crate::cargo().args(["build", "--locked", "--release", "--package", "signalpost-loadtest"]).status()?;
-        anyhow::ensure!(status.success(), "the load test could not be built");
-        Ok(absolute(crate::target())?.join("release/signalpost-loadtest"))
-    }
-
-    /// Builds the programs with one more flag of the compiler, and puts them into `out`.
-    fn build(&self, options: &Options, flag: &OsStr, out: &Path) -> anyhow::Result<()> {
-        let target = self.folder.join("target");
-        let mut cargo = crate::cargo();
-        if options.auditable {
-            cargo.arg("auditable");
-        }
-        // With a target named, the flags are not for build scripts and macros, which would count, too.
-        cargo.args(["build", "--locked", "--profile", "dist", "--target", &self.toolchain.host]);
-        cargo.args(["--package", "signalpost", "--package", "signalpost-cluster", "--features", &options.features]);
-        let status = cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", flags(flag)).status()?;
-        anyhow::ensure!(status.success(), "the programs could not be built");
-        fs::create_dir_all(out)?;
-        for program in PROGRAMS {
-            let built = target.join(&self.toolchain.host).join("dist").join(program);
-            // Not over a program that runs.
-            let partial = out.join(format!("{program}.partial"));
-            fs::copy(&built, &partial).with_context(|| format!("{} could not be copied", built.display()))?;
-            fs::rename(&partial, out.join(program))?;
-        }
-        Ok(())
-    }
-
-    /// Runs a scenario, which fails where an event is lost or comes twice.
-    fn load(&self, load_test: &Path, programs: &Path, deployment: &str, scenario: &[&str]) -> anyhow::Result<()> {
-        eprintln!("{deployment}: {}", scenario.join(" "));
-        let status = Command::new(load_test)
-            .args(scenario)
-            .args(["--deployment", deployment])
-            .arg("--binaries")
-            .arg(programs)
-            .arg("--cache")
-            .arg(crate::target().join("services"))
-            .arg("--results")
-            .arg(self.folder.join("results"))
-            .status()?;
-        anyhow::ensure!(status.success(), "the load test failed: {deployment}, {}", scenario.join(" "));
-        Ok(())
-    }
-
-    fn merge(&self) -> anyhow::Result<PathBuf> {
-        let counted: Vec<PathBuf> =
-            fs::read_dir(&self.counts)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-        anyhow::ensure!(!counted.is_empty(), "the programs counted nothing in {}", self.counts.display());
-        let profile = self.folder.join("merged.profdata");
-        said(Command::new(&self.toolchain.profdata).args(["merge", "--output"]).arg(&profile).args(&counted))?;
-        Ok(profile)
-    }
-}
-
-/// The flags that the user set, and one more, as cargo takes them: a path may have blanks.
-fn flags(more: &OsStr) -> OsString {
-    let mut flags = std::env::var_os("CARGO_ENCODED_RUSTFLAGS").unwrap_or_else(|| {
-        let set = std::env::var("RUSTFLAGS").unwrap_or_default();
-        set.split_whitespace().collect::<Vec<_>>().join("\x1f").into()
-    });
+/// The flags that the environment has, and one more, as cargo takes them where a path may have blanks. What files of cargo's
+/// configuration have is not used beside them.
+fn flags(encoded: Option<OsString>, plain: &str, more: &OsStr) -> OsString {
+    let mut flags = encoded.unwrap_or_else(|| plain.split_whitespace().collect::<Vec<_>>().join("\x1f").into());
     if !flags.is_empty() {
         flags.push("\x1f");
     }
     flags.push(more);
     flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_is_added_to_those_that_are_set() {
+        let more = flag("-Cprofile-use=", Path::new("/a folder/merged"));
+        assert_eq!(flags(None, "", &more), "-Cprofile-use=/a folder/merged");
+        assert_eq!(flags(None, " -Ca -Cb ", &more), "-Ca\x1f-Cb\x1f-Cprofile-use=/a folder/merged");
+        assert_eq!(flags(Some("-L/x y".into()), "-Ca", &more), "-L/x y\x1f-Cprofile-use=/a folder/merged");
+    }
+
+    #[test]
+    fn programs_are_copied_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        for program in PROGRAMS {
+            fs::write(from.join(program), program).unwrap();
+        }
+        copy_programs(&from, &to).unwrap();
+        for program in PROGRAMS {
+            assert_eq!(fs::read_to_string(to.join(program)).unwrap(), program);
+        }
+        assert_eq!(fs::read_dir(&to).unwrap().count(), PROGRAMS.len());
+        fs::remove_file(from.join("signalpost-api")).unwrap();
+        let error = copy_programs(&from, &to).unwrap_err();
+        assert!(error.to_string().contains("signalpost-api"), "{error}");
+    }
 }

@@ -33,7 +33,7 @@ enum Command {
     Compat(compat::Options),
     /// Measure the benches of another revision beside those of this work tree: what has become slower.
     BenchCompare(bench_compare::Options),
-    /// Build the programs as they are shipped: compiled twice, the second time by what they do under load.
+    /// Build the programs for many users: compiled twice, the second time by what they do under load.
     Dist(dist::Options),
     /// Write the generated files anew: docs/openapi.json, docs/configuration.md, docs/metrics.md, .env.example.
     Generate,
@@ -60,15 +60,19 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Where builds go; what services need is kept beside them.
+/// Where builds go; what services need is kept beside them. Absolute: what we start runs in other folders.
 fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    let given = std::env::var_os("CARGO_TARGET_DIR").and_then(|given| std::path::absolute(given).ok());
+    given.unwrap_or_else(|| root().join("target"))
 }
 
 /// The cargo that runs us.
 fn cargo() -> std::process::Command {
     let mut cargo = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+        cargo.env("CARGO_TARGET_DIR", target());
+    }
     // `cargo run` set these for us. Some build scripts (ring's) look at them, and all that depends on those would be built anew
     // whenever cargo is run by hand and by us in turns.
     for (name, _) in std::env::vars_os() {

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::BufReader,
-    path::{Path, PathBuf, absolute},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -22,8 +22,8 @@ const PACKAGE: &str = "signalpost-benches";
 pub type Programs = BTreeMap<String, PathBuf>;
 
 /// Where everything of the comparison is kept.
-pub fn folder() -> anyhow::Result<PathBuf> {
-    Ok(absolute(crate::target())?.join("bench-compare"))
+pub fn folder() -> PathBuf {
+    crate::target().join("bench-compare")
 }
 
 /// Those of the work tree as it is.
@@ -34,7 +34,7 @@ pub fn now() -> anyhow::Result<Programs> {
 
 /// Those of a commit; none where it has no benches.
 pub fn base(commit: &str) -> anyhow::Result<Programs> {
-    let folder = folder()?;
+    let folder = folder();
     let kept = folder.join("programs");
     let of_commit = kept.join(commit);
     if !of_commit.is_dir() {

@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         filter: options.filter.as_deref(),
         rounds: options.rounds,
         time: Duration::from_millis(options.measure_ms),
-        folder: build::folder()?.join("results"),
+        folder: build::folder().join("results"),
     };
     let (base, now) = measure::both(&base, &now, &plan)?;
     let rows = table::rows(&base, &now);
