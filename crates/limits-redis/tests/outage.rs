@@ -4,9 +4,9 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::{Rig, hearts, take, until, until_well};
+use rig::{Rig, hearts, in_one_session, take, until, until_well};
 use signalpost_core::{CircuitPolicy, CircuitState, Clock as _};
-use signalpost_limits::{CircuitReport, Claimed, Limits as _, SlotUse};
+use signalpost_limits::{CircuitReport, Claimed, Limits as _, LimitsUnavailable, SlotUse};
 use signalpost_testkit::proxy::Mode;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,31 +169,52 @@ async fn circuits_go_on_without_redis_and_outlive_its_data() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forgotten_scripts_are_loaded_again_and_every_key_but_the_mark_expires() {
-    let rig = Rig::start().await;
-    let limits = rig.limits().await;
-    until_well(&limits).await;
-    limits.set_share(1);
-    rig.ask::<()>(&["SCRIPT", "FLUSH"]).await;
-    let claims: Vec<_> = (0..600).map(|_| rig.claim()).collect();
-    assert_eq!(limits.claim(1, &claims).await.unwrap(), [Claimed::Ours; 600]);
-    for (per_second, burst) in [(0.001, u32::MAX), (100_000.0, 1), (3.7, 12)] {
-        assert_eq!(take(&limits, rig.request(per_second, burst, 1)).await, 1);
+    struct Seen {
+        claimed: Result<Vec<Claimed>, LimitsUnavailable>,
+        taken: Vec<u32>,
+        slots: Result<Vec<u32>, LimitsUnavailable>,
+        /// Each with the milliseconds that it is kept for.
+        keys: Vec<(String, i64)>,
+        claims: usize,
+        claims_after_release: usize,
     }
-    let used = SlotUse { destination_id: rig.destination(), max: 3, held: 0, wanted: 1 };
-    assert_eq!(limits.slots(1, &[used]).await.unwrap(), [1]);
-    limits.circuits(1, &[CircuitReport { failures: 20, ..quiet(&rig) }]).await.unwrap();
-    limits.circuits(1, &[CircuitReport { failures: 2, ..quiet(&rig) }]).await.unwrap();
-    until(async || rig.ask::<i64>(&["ZCARD", "signalpost:present"]).await == 1).await;
-    let keys: Vec<String> = rig.ask(&["KEYS", "*"]).await;
-    assert_eq!(rig.claims_left().await, 600);
-    assert_eq!(keys.iter().filter(|key| key.starts_with("signalpost:circuit:")).count(), 2);
-    for key in keys {
-        let left: i64 = rig.ask(&["PTTL", &key]).await;
+    let seen = in_one_session(async |rig, limits| {
+        limits.set_share(1);
+        rig.ask::<()>(&["SCRIPT", "FLUSH"]).await;
+        let claims: Vec<_> = (0..600).map(|_| rig.claim()).collect();
+        let claimed = limits.claim(1, &claims).await;
+        let mut taken = Vec::new();
+        for (per_second, burst) in [(0.001, u32::MAX), (100_000.0, 1), (3.7, 12)] {
+            taken.push(take(limits, rig.request(per_second, burst, 1)).await);
+        }
+        let used = SlotUse { destination_id: rig.destination(), max: 3, held: 0, wanted: 1 };
+        let slots = limits.slots(1, &[used]).await;
+        for failures in [20, 2] {
+            limits.circuits(1, &[CircuitReport { failures, ..quiet(rig) }]).await.unwrap();
+        }
+        until(async || rig.ask::<i64>(&["ZCARD", "signalpost:present"]).await == 1).await;
+        let mut keys = Vec::new();
+        for key in rig.ask::<Vec<String>>(&["KEYS", "*"]).await {
+            let left = rig.ask(&["PTTL", &key]).await;
+            keys.push((key, left));
+        }
+        let claims_left = rig.claims_left().await;
+        // What came of it is seen at once.
+        let _released = limits.release(1, &claims).await;
+        let claims_after_release = rig.claims_left().await;
+        Seen { claimed, taken, slots, keys, claims: claims_left, claims_after_release }
+    })
+    .await;
+    assert_eq!(seen.claimed.unwrap(), [Claimed::Ours; 600]);
+    assert_eq!(seen.taken, [1, 1, 1]);
+    assert_eq!(seen.slots.unwrap(), [1]);
+    assert_eq!(seen.claims, 600);
+    assert_eq!(seen.keys.iter().filter(|(key, _)| key.starts_with("signalpost:circuit:")).count(), 2);
+    for (key, left) in seen.keys {
         // -2: expired between the two commands.
         assert!(left > 0 || left == -2 || key == "signalpost:born", "{key} never expires");
     }
-    limits.release(1, &claims).await.unwrap();
-    assert_eq!(rig.claims_left().await, 0);
+    assert_eq!(seen.claims_after_release, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

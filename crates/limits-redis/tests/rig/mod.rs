@@ -2,9 +2,17 @@
 
 #![allow(clippy::unwrap_used, dead_code, reason = "what fails in a helper fails the test; each test uses a part")]
 
-use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use redis::{FromRedisValue, aio::MultiplexedConnection};
+use redis::{FromRedisValue, InfoDict, aio::MultiplexedConnection};
 use signalpost_core::{Clock, DeliveryId, DestinationId, destination::RateLimit};
 use signalpost_limits::{Claim, Limits as _, TokenRequest};
 use signalpost_limits_redis::RedisLimits;
@@ -18,6 +26,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Rig {
     pub clock: Arc<SystemClock>,
     pub redis: Redis,
+    /// How often we asked Redis ourselves, each time on a connection of its own.
+    asked: AtomicU64,
 }
 
 impl Rig {
@@ -25,7 +35,7 @@ impl Rig {
     pub async fn start() -> Self {
         // In the test's own thread: Redis ends with the thread that started it, and those of a pool end when they are idle.
         let redis = Redis::start().unwrap();
-        let rig = Self { clock: Arc::new(SystemClock::new()), redis };
+        let rig = Self { clock: Arc::new(SystemClock::new()), redis, asked: AtomicU64::new(0) };
         rig.ask::<()>(&["SET", "signalpost:born", "0"]).await;
         rig
     }
@@ -68,12 +78,35 @@ impl Rig {
         TokenRequest { destination_id: self.destination(), limit, wanted }
     }
 
+    /// How many connections limits have made to Redis.
+    async fn sessions(&self) -> u64 {
+        let info: InfoDict = self.ask(&["INFO", "stats"]).await;
+        info.get::<u64>("total_connections_received").unwrap() - self.asked.load(Ordering::Relaxed)
+    }
+
     /// Asks Redis itself.
     pub async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let client = redis::Client::open(self.redis.url()).unwrap();
         let mut direct: MultiplexedConnection = client.get_multiplexed_async_connection().await.unwrap();
         redis::cmd(words[0]).arg(&words[1..]).query_async(&mut direct).await.unwrap()
     }
+}
+
+/// What is seen of limits and a Redis that is there all the while. Where a call took longer than it may, as the machine stood still,
+/// the limits were kept in the process meanwhile, which is not what was to be seen: then with another Redis, from the beginning.
+pub async fn in_one_session<T>(mut trial: impl AsyncFnMut(&Rig, &RedisLimits) -> T) -> T {
+    for _ in 0..10 {
+        let rig = Rig::start().await;
+        let limits = rig.limits().await;
+        until_well(&limits).await;
+        let before = rig.sessions().await;
+        let seen = trial(&rig, &limits).await;
+        if limits.check().await.is_ok() && rig.sessions().await == before {
+            return seen;
+        }
+    }
+    panic!("Redis never was there for a whole trial");
 }
 
 /// Tells them each second how many dispatchers live, as the heart of each does, until it is dropped.
