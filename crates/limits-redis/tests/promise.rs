@@ -8,7 +8,7 @@ mod rig;
 use std::{sync::Mutex, time::Duration};
 
 use rig::{Rig, hearts, in_one_session, take, until, until_well};
-use signalpost_core::Clock as _;
+use signalpost_core::{Clock as _, DestinationId};
 use signalpost_limits::{Limits as _, TokenRequest};
 use signalpost_limits_redis::RedisLimits;
 use signalpost_testkit::proxy::Mode;
@@ -170,23 +170,50 @@ async fn redis_is_asked_far_less_often_than_there_are_deliveries() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_in_advance_and_not_used_is_given_back() {
-    let (granted, bucket) = in_one_session(async |rig, limits| {
-        // Slow enough that what comes meanwhile is nothing, fast enough for reserves.
-        let request = rig.request(200.0, 1_000_000, 1);
-        let mut granted = 0;
+    const PER_SECOND: f64 = 4000.0;
+    let (in_advance, missing) = in_one_session(async |rig, limits| {
+        let mut seen = (0.0, 0.0);
         until(async || {
-            granted += take(limits, request).await;
-            granted >= 200
+            // So many at once that the bucket is not full, and forgotten, again for half a minute.
+            let one = rig.request(PER_SECOND, 1_000_000, 1);
+            assert_eq!(take(limits, TokenRequest { wanted: 100_000, ..one }).await, 100_000);
+            let first = bucket(rig, one.destination_id).await;
+            let began = std::time::Instant::now();
+            assert_eq!(take(limits, one).await, 1);
+            let second = bucket(rig, one.destination_id).await;
+            let in_advance = first.taken_until(second, PER_SECOND) - 1.0;
+            // Until nothing was used of late: then nothing is taken in advance with the next.
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            assert_eq!(take(limits, one).await, 1);
+            let third = bucket(rig, one.destination_id).await;
+            seen = (in_advance, second.taken_until(third, PER_SECOND) - 1.0 + in_advance);
+            // On a machine that stood still none were taken in advance, or they were forgotten: after a second.
+            in_advance > 0.5 && began.elapsed() < Duration::from_secs(1)
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        granted += take(limits, request).await;
-        let key = format!("signalpost:tokens:{}", request.destination_id);
-        (granted, rig.ask::<Option<String>>(&["GET", &key]).await)
+        seen
     })
     .await;
-    // A bucket that is full again is forgotten: here some hundredths of a second later.
-    let left = bucket.map_or(1_000_000.0, |bucket| bucket.split(' ').next().unwrap().parse::<f64>().unwrap());
-    // Full but for what was used and what lies in the last reserve, and with what came.
-    assert!(left >= f64::from(1_000_000 - granted - 5), "{left} after {granted}");
+    assert!(missing.abs() < 0.01, "{missing} of {in_advance} tokens were not given back");
+}
+
+/// What Redis keeps of a bucket.
+#[derive(Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    /// When it had them, by the clock of Redis, in microseconds.
+    at: f64,
+}
+
+impl Bucket {
+    /// How many were taken from here to a later moment.
+    fn taken_until(self, later: Self, per_second: f64) -> f64 {
+        self.tokens + (later.at - self.at) * per_second / 1_000_000.0 - later.tokens
+    }
+}
+
+async fn bucket(rig: &Rig, of: DestinationId) -> Bucket {
+    let kept: String = rig.ask(&["GET", &format!("signalpost:tokens:{of}")]).await;
+    let (tokens, at) = kept.split_once(' ').unwrap();
+    Bucket { tokens: tokens.parse().unwrap(), at: at.parse().unwrap() }
 }
