@@ -36,8 +36,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(crate::MISSING));
     }
     let status = crate::cargo()
-        .args(["build", "--profile", &options.profile, "--package", "signalpost-cluster", "--package", "signalpost"])
-        .args(["--features", "signalpost/cluster"])
+        .args(["build", "--profile", &options.profile])
+        .args(crate::PROGRAMS)
+        .args(crate::CLUSTER)
         .status()?;
     anyhow::ensure!(status.success(), "the build failed");
     // From here on Ctrl-C waits to be asked for, so that everything is stopped in order.

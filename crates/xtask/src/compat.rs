@@ -7,10 +7,6 @@ use signalpost_services::requirements::{self, Requirement};
 
 use crate::revision;
 
-/// What is built of each version.
-const PROGRAMS: [&str; 6] =
-    ["--package", "signalpost", "--package", "signalpost-cluster", "--features", "signalpost/cluster"];
-
 #[derive(Debug, Args)]
 pub struct Options {
     /// The earlier version: a commit, tag or branch.
@@ -28,7 +24,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let earlier = build_earlier(&options.base)?;
     let target = crate::target();
-    let status = crate::cargo().arg("build").args(PROGRAMS).status()?;
+    let status = crate::cargo().arg("build").args(crate::PROGRAMS).args(crate::CLUSTER).status()?;
     anyhow::ensure!(status.success(), "this version could not be built");
     let status = crate::cargo()
         .args(["run", "--package", "signalpost-cluster", "--example", "beside", "--"])
@@ -52,7 +48,8 @@ fn build_earlier(base: &str) -> anyhow::Result<PathBuf> {
     let status = crate::cargo()
         .current_dir(&source)
         .args(["build", "--locked"])
-        .args(PROGRAMS)
+        .args(crate::PROGRAMS)
+        .args(crate::CLUSTER)
         .env("CARGO_TARGET_DIR", &built)
         .status()?;
     anyhow::ensure!(status.success(), "{revision} could not be built");

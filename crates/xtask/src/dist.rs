@@ -78,23 +78,21 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let work = Work::begin(toolchain)?;
 
     eprintln!("1 of 4: programs that count");
-    let counting = work.folder.join("counting");
-    work.build(options, &flag("-Cprofile-generate=", &work.counts), &counting)?;
+    let built = work.build(options, &flag("-Cprofile-generate=", &work.counts))?;
     eprintln!("2 of 4: training");
     for (deployment, programs) in options.deployments() {
         for scenario in TRAINING {
-            work.train(&counting, deployment, *programs, scenario)?;
+            work.train(&built, deployment, *programs, scenario)?;
         }
     }
     let profile = work.merge()?;
     eprintln!("3 of 4: the programs");
-    let trained = work.folder.join("trained");
-    work.build(options, &flag("-Cprofile-use=", &profile), &trained)?;
+    let built = work.build(options, &flag("-Cprofile-use=", &profile))?;
     eprintln!("4 of 4: a trial");
     for (deployment, _) in options.deployments() {
-        load(&mut work.load_test(&trained, deployment, TRIAL))?;
+        load(&mut work.load_test(&built, deployment, TRIAL))?;
     }
-    copy_programs(&trained, &out)?;
+    copy_programs(&built, &out)?;
     for program in PROGRAMS {
         println!("{}", out.join(program).display());
     }
@@ -143,8 +141,8 @@ impl Work {
         Ok(Self { toolchain, folder, counts })
     }
 
-    /// Builds the programs with one more flag of the compiler, and puts them into `out`.
-    fn build(&self, options: &Options, flag: &OsStr, out: &Path) -> anyhow::Result<()> {
+    /// Builds the programs with one more flag of the compiler; the folder with them, until the next ones are built.
+    fn build(&self, options: &Options, flag: &OsStr) -> anyhow::Result<PathBuf> {
         let target = self.folder.join("target");
         let mut cargo = crate::cargo();
         if options.auditable {
@@ -152,12 +150,12 @@ impl Work {
         }
         // With a target named, the flags are not for build scripts and macros, which would count, too.
         cargo.args(["build", "--locked", "--profile", "dist", "--target", &self.toolchain.host]);
-        cargo.args(["--package", "signalpost", "--package", "signalpost-cluster", "--features", &options.features]);
+        cargo.args(crate::PROGRAMS).args(["--features", &options.features]);
         let encoded = std::env::var_os("CARGO_ENCODED_RUSTFLAGS");
         let flags = flags(encoded, &std::env::var("RUSTFLAGS").unwrap_or_default(), flag);
         let status = cargo.env("CARGO_TARGET_DIR", &target).env("CARGO_ENCODED_RUSTFLAGS", flags).status()?;
         anyhow::ensure!(status.success(), "the programs could not be built");
-        copy_programs(&target.join(&self.toolchain.host).join("dist"), out)
+        Ok(target.join(&self.toolchain.host).join("dist"))
     }
 
     /// A scenario of the load test, which fails where an event is lost.

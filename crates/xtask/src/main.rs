@@ -84,5 +84,11 @@ fn cargo() -> std::process::Command {
     cargo
 }
 
+/// The packages of all our programs, for cargo.
+const PROGRAMS: [&str; 4] = ["--package", "signalpost", "--package", "signalpost-cluster"];
+
+/// The feature with which the operator's binary knows a cluster.
+const CLUSTER: [&str; 2] = ["--features", "signalpost/cluster"];
+
 /// What a missing requirement ends with.
 const MISSING: u8 = 3;

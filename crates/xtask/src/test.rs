@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut cargo = crate::cargo();
     cargo.arg("test");
     if options.package.is_empty() {
-        cargo.args(["--workspace", "--features", "signalpost/cluster"]);
+        cargo.arg("--workspace").args(crate::CLUSTER);
         if mocked {
             cargo.args(["--exclude", "signalpost-cluster"]);
         }
@@ -99,9 +99,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         cargo.args(options.package.iter().flat_map(|package| ["--package", package]));
         if options.package.iter().any(|package| package == "signalpost-cluster") {
             // Its tests start all of our programs; a run of the whole workspace builds them anyway.
-            let programs = ["--package", "signalpost", "--package", "signalpost-cluster"];
-            let status =
-                crate::cargo().arg("build").args(programs).args(["--features", "signalpost/cluster"]).status()?;
+            let status = crate::cargo().arg("build").args(crate::PROGRAMS).args(crate::CLUSTER).status()?;
             anyhow::ensure!(status.success(), "our programs could not be built");
         }
     }
