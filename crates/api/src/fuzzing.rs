@@ -118,7 +118,7 @@ fn check_json(text: &[u8], what: &str) {
 /// What is taken cannot be kept, or is not taken when it comes back as it is kept (as PATCH does).
 pub fn destination(data: &[u8]) {
     let policy = EgressPolicy::public_only();
-    let check = |text: &str| policy.check_url(text).map(|url| url.to_string()).map_err(|denied| denied.to_string());
+    let check = |text: &str| destination::normal_url(&policy, text);
     let Ok(document) = Document::new(Bytes::copy_from_slice(data)) else { return };
     let Ok(members) = document.object() else { return };
     let Ok(draft) = destination::read(&members, &check) else { return };

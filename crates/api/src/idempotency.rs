@@ -28,7 +28,7 @@ use crate::{
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// How long a key stays taken by a process that died. Longer than any request of ours lasts.
-const LEASE: Duration = Duration::from_secs(120);
+pub const LEASE: Duration = Duration::from_secs(120);
 
 /// How long a request waits for the first one with its key.
 const MOST_WAIT: Duration = Duration::from_secs(90);

@@ -83,7 +83,10 @@ impl Queue {
         if state.messages + messages > self.capacity.messages {
             return Err(BusError::Unavailable(format!("{} messages wait", state.messages)));
         }
-        if state.data_bytes + data_bytes > self.capacity.data_bytes {
+        // A batch that is larger than all the room there is would never fit. It is in memory already, so it may come beside what is there.
+        let most = self.capacity.data_bytes;
+        let fits = state.data_bytes + data_bytes <= most || (data_bytes > most && state.data_bytes < most);
+        if !fits {
             return Err(BusError::Unavailable(format!("{} bytes wait", state.data_bytes)));
         }
         state.messages += messages;

@@ -72,6 +72,15 @@ async fn a_full_bus_takes_again_after_a_commit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_is_larger_than_the_bus_is_taken_where_any_would_be() {
+    let bus = bus(Capacity { data_bytes: 10, ..Capacity::default() });
+    bus.publish(vec![message(1, 8)]).await.unwrap();
+    bus.publish(vec![message(2, 6), message(3, 5)]).await.unwrap();
+    assert!(matches!(bus.publish(vec![message(4, 11)]).await, Err(BusError::Unavailable(_))), "it is full");
+    assert_eq!(bus.lag().await, Some(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_waits_for_room_until_a_commit_makes_some() {
     let bus = bus(Capacity { messages: 2, ..Capacity::default() });
     bus.publish(vec![message(1, 0), message(2, 0)]).await.unwrap();

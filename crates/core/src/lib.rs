@@ -35,4 +35,4 @@ pub use ordering::LaneId;
 pub use secret::{DestinationSecrets, Kept, Sealed, Secret};
 pub use signature::SignatureScheme;
 pub use tenant::{Tenant, TenantSpec};
-pub use timestamp::Timestamp;
+pub use timestamp::{NotATime, Timestamp};

@@ -2,8 +2,13 @@
 
 use std::{fmt, ops, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike as _, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// Why a text is no [`Timestamp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a time of RFC 3339 within the years 0 to 9999 of UTC")]
+pub struct NotATime;
 
 /// Microseconds since the Unix epoch. Shown as RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -43,9 +48,16 @@ impl Timestamp {
     /// Parses RFC 3339.
     ///
     /// # Errors
-    /// The text is not RFC 3339.
-    pub fn parse(text: &str) -> Result<Self, chrono::ParseError> {
-        Ok(Self(DateTime::parse_from_rfc3339(text)?.timestamp_micros()))
+    /// The text is not RFC 3339; or its year is, in UTC, one that RFC 3339 cannot write: an offset or a leap second leads
+    /// there from the first and the last day.
+    pub fn parse(text: &str) -> Result<Self, NotATime> {
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| NotATime)?;
+        let time = Self(time.timestamp_micros());
+        time.utc().filter(|time| (0..=9999).contains(&time.year())).map(|_| time).ok_or(NotATime)
+    }
+
+    fn utc(self) -> Option<DateTime<Utc>> {
+        DateTime::from_timestamp_micros(self.0)
     }
 }
 
@@ -65,8 +77,7 @@ impl ops::Sub<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = DateTime::<Utc>::from_timestamp_micros(self.0).unwrap_or_default();
-        f.write_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+        f.write_str(&self.utc().unwrap_or_default().to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 }
 
@@ -79,6 +90,32 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(de::Error::custom)
+        // Of years with a sign, which were once written: what is kept can always be read.
+        let signed = |_| text.parse::<DateTime<Utc>>().map(|time| Self(time.timestamp_micros()));
+        Self::parse(&text).or_else(signed).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_parsed_can_be_written_and_parsed_again() {
+        for text in ["0000-01-01T00:00:00Z", "1969-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"] {
+            assert_eq!(Timestamp::parse(text).map(|time| time.to_string()).as_deref(), Ok(text));
+        }
+        for beyond in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "9999-12-31T23:59:60Z"] {
+            assert_eq!(Timestamp::parse(beyond), Err(NotATime), "{beyond}");
+        }
+        assert_eq!(Timestamp::parse("yesterday"), Err(NotATime));
+    }
+
+    #[test]
+    fn years_with_a_sign_that_are_kept_are_read() {
+        for kept in [r#""+10000-01-01T00:59:59Z""#, r#""-0001-12-31T23:00:00Z""#] {
+            let time: Timestamp = serde_json::from_str(kept).unwrap();
+            assert_eq!(serde_json::to_string(&time).unwrap(), kept);
+        }
     }
 }

@@ -18,11 +18,14 @@ pub(crate) struct Reconciler {
     needs: Needs,
     settings: Arc<Settings>,
     due: Arc<Notify>,
+    /// With a bus in memory: all that was lost with the process before this one is found, and nothing is ever lost again. A clock
+    /// that goes back would make what is on the bus look lost.
+    done: bool,
 }
 
 impl Reconciler {
     pub(crate) fn new(needs: &Needs, settings: &Arc<Settings>, due: &Arc<Notify>) -> Self {
-        Self { needs: needs.clone(), settings: Arc::clone(settings), due: Arc::clone(due) }
+        Self { needs: needs.clone(), settings: Arc::clone(settings), due: Arc::clone(due), done: false }
     }
 }
 
@@ -35,6 +38,9 @@ impl Job for Reconciler {
     }
 
     async fn step(&mut self) -> Result<Again, JobError> {
+        if self.done {
+            return Ok(Again::Later);
+        }
         let Some(consumed) = self.needs.bus.consumed_until().await else {
             tracing::debug!("the bus does not know how far it is; nothing is reconciled");
             return Ok(Again::Later);
@@ -47,6 +53,7 @@ impl Job for Reconciler {
             counter!(names::REQUEUED).increment(found as u64);
             self.due.notify_one();
         }
+        self.done = end && self.settings.bus_is_memory;
         Ok(if end { Again::Later } else { Again::Now })
     }
 }

@@ -114,7 +114,12 @@ async fn events(
         .fetch_all(&mut *transaction)
         .await?;
         for row in &rows {
-            found.insert(id(row, "id")?, (rows::event(row)?, row.try_get("whole")?));
+            let event_id = id(row, "id")?;
+            match rows::event(row) {
+                Ok(event) => drop(found.insert(event_id, (event, row.try_get("whole")?))),
+                // One row must not stop all others.
+                Err(error) => tracing::error!(event.id = %event_id, %error, "event cannot be read"),
+            }
         }
     }
     Ok(found)

@@ -6,7 +6,7 @@ use signalpost_core::{
     WaitReason,
     ordering::{OnDead, OrderingMode},
 };
-use signalpost_store::{manage::Created, secrets};
+use signalpost_store::{NEVER, manage::Created, secrets};
 
 use crate::{
     columns::{self, DESTINATION, id, key},
@@ -147,8 +147,9 @@ fn set_state(
         // What waited for this is due now; other due times stay. The hold was for a state that is over.
         holds::release_held(tx, destination)?;
         tx.execute(
-            "UPDATE waiting SET due_at = ?2 WHERE destination_id = ?1 AND due_at > ?2 AND reason = ?3 AND leased = 0",
-            params![key(destination), tx.now.as_micros(), WaitReason::Paused as u8],
+            "UPDATE waiting SET due_at = ?2
+             WHERE destination_id = ?1 AND due_at > ?2 AND due_at < ?4 AND reason = ?3 AND leased = 0",
+            params![key(destination), tx.now.as_micros(), WaitReason::Paused as u8, NEVER.as_micros()],
         )?;
         tx.execute(
             "UPDATE queues SET blocked = 0, hold_until = 0, paced_until = 0, next_due = ?2 WHERE destination_id = ?1",

@@ -21,7 +21,7 @@ use signalpost_store::{
 
 use crate::{
     columns::{self, id, key},
-    failure::Outcome,
+    failure::{Failure, Outcome},
     tx::Tx,
 };
 
@@ -287,7 +287,7 @@ pub(crate) fn load(tx: &Tx<'_>, taken: &[Taken], leased_until: Timestamp) -> Out
     Ok(deliveries)
 }
 
-fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)>> {
+pub(crate) fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)>> {
     let mut statement = tx.prepare(
         "SELECT id, tenant_id, type, uid, source, meta, CASE WHEN length(data) <= ?2 THEN data ELSE x'' END,
                 length(data) <= ?2
@@ -295,7 +295,14 @@ fn light_event(tx: &Tx<'_>, event: EventId) -> Outcome<Option<(Arc<Event>, bool)
     )?;
     let mut rows = statement.query(params![key(event), MAX_DATA_BYTES])?;
     let Some(row) = rows.next()? else { return Ok(None) };
-    Ok(Some((Arc::new(columns::event(row, 0)?), row.get(7)?)))
+    match columns::event(row, 0) {
+        Ok(read) => Ok(Some((Arc::new(read), row.get(7)?))),
+        // One row must not stop all others.
+        Err(Failure(error)) => {
+            tracing::error!(event.id = %event, %error, "feed.event_unreadable");
+            Ok(None)
+        }
+    }
 }
 
 /// Moves the marks of leases that are still as they are named, and tells the new ones.

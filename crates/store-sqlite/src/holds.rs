@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 use signalpost_core::{DestinationId, TenantId, WaitReason};
-use signalpost_store::dispatch::QueueHold;
+use signalpost_store::{NEVER, dispatch::QueueHold};
 
 use crate::{
     columns::{id, key},
@@ -70,8 +70,9 @@ pub(crate) fn release_held(tx: &Tx<'_>, destination: DestinationId) -> Outcome<(
         return Ok(());
     }
     tx.execute(
-        "UPDATE waiting SET due_at = ?2 WHERE destination_id = ?1 AND due_at > ?2 AND reason = ?3 AND leased = 0",
-        params![key(destination), tx.now.as_micros(), WaitReason::Circuit as u8],
+        "UPDATE waiting SET due_at = ?2
+         WHERE destination_id = ?1 AND due_at > ?2 AND due_at < ?4 AND reason = ?3 AND leased = 0",
+        params![key(destination), tx.now.as_micros(), WaitReason::Circuit as u8, NEVER.as_micros()],
     )?;
     release(tx, destination)
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 use signalpost_core::{
     DeliveryId, DeliveryState, DestinationId, EventId, OutboxId, TenantId, Timestamp, WaitReason,
     id::{DeliveryKind, TenantKind},
@@ -63,10 +63,23 @@ fn anchor_queued(tx: &Tx<'_>, stored: &Stored) -> Outcome<bool> {
     Ok(true)
 }
 
-/// The reconciler. Its mark moves up to the first delivery that is still `Queued` (it is in an outbox record).
-pub(crate) fn requeue(tx: &Tx<'_>, until: Timestamp, most: usize) -> Outcome<(usize, bool)> {
+/// The newest delivery.
+pub(crate) fn newest(connection: &Connection) -> Outcome<Option<DeliveryId>> {
+    let mut statement = connection.prepare("SELECT id FROM deliveries ORDER BY id DESC LIMIT 1")?;
+    Ok(statement.query_row([], |row| id(row, 0)).optional()?)
+}
+
+/// The reconciler. Its mark moves up to the first delivery that is still `Queued` (it is in an outbox record). Whatever `until`
+/// is, it goes up to what the process before this one left, `inherited`.
+pub(crate) fn requeue(
+    tx: &Tx<'_>,
+    until: Timestamp,
+    inherited: Option<DeliveryId>,
+    most: usize,
+) -> Outcome<(usize, bool)> {
     let scan = most.saturating_mul(SCAN_FACTOR).max(1000);
     let mark: DeliveryId = tx.mark("requeue")?;
+    let until = inherited.map_or(until, |newest| until.max(newest.created_at() + Duration::from_millis(1)));
     let end = first_at::<DeliveryKind>(until);
     let rows: Vec<(DeliveryId, DeliveryState)> = tx.rows(
         "SELECT id, state FROM deliveries WHERE id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
@@ -183,6 +196,11 @@ pub(crate) fn sweep(tx: &Tx<'_>, empty: &[DestinationId], most: usize) -> Outcom
         if let Some(tenant) = tx.row(sql, [key(*destination)], |row| id::<TenantKind>(row, 0))? {
             swept += 1;
             tenants::count_removed(tx, tenant, 1)?;
+            // A queue on trial is kept while it is empty, and a late failure may have been counted.
+            for sql in ["DELETE FROM queues WHERE destination_id = ?1", "DELETE FROM failing WHERE destination_id = ?1"]
+            {
+                tx.execute(sql, [key(*destination)])?;
+            }
         }
     }
     let waiting = to_cancel(tx.connection, tx.now, (most - swept).min(MOST_CANCELLED))?;

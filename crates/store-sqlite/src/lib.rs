@@ -50,7 +50,7 @@ use std::{fs::File, path::Path, sync::Arc};
 use async_trait::async_trait;
 pub use inspect::{Inspection, inspect};
 use rusqlite::Connection;
-use signalpost_core::{Clock, Entropy, Timestamp};
+use signalpost_core::{Clock, DeliveryId, Entropy, Timestamp};
 use signalpost_store::{Changes, Health, StoreError};
 use tokio::sync::watch;
 
@@ -77,9 +77,13 @@ pub struct SqliteStore {
 struct Inner {
     writer: Writer,
     readers: Readers,
+    /// For what may take long: nothing else waits behind it.
+    lists: Readers,
     clock: Arc<dyn Clock>,
     changes: Changes,
     dispatchers: Dispatchers,
+    /// The newest delivery of the processes before this one, which may be newer than now: a clock may go back.
+    inherited: Option<DeliveryId>,
     /// See [`checkpoints::Checkpoints::start`]. None: the database is in memory.
     _database: Option<Arc<File>>,
     _lock: Option<File>,
@@ -98,7 +102,8 @@ impl SqliteStore {
         let opened = || -> Outcome<Inner> {
             let mut connection = open::writer(&file)?;
             open::release(&mut connection, clock.now())?;
-            let readers = Readers::open(&file)?;
+            let inherited = leftovers::newest(&connection)?;
+            let (readers, lists) = (Readers::open(&file)?, Readers::open(&file)?);
             let (moved, changes) = watch::channel(0);
             let database = Arc::new(open::database(&file)?);
             let checkpoints = Checkpoints::start(&file, Arc::clone(&database))?;
@@ -108,9 +113,11 @@ impl SqliteStore {
             Ok(Inner {
                 writer,
                 readers,
+                lists,
                 clock: Arc::clone(&clock),
                 changes,
                 dispatchers,
+                inherited,
                 _database: Some(database),
                 _lock: Some(lock),
             })
@@ -147,6 +154,16 @@ impl SqliteStore {
         F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
     {
         self.inner.readers.read(read).await
+    }
+
+    /// The same for lists, counts and samples: on connections of their own, as each of them may take seconds and be asked for
+    /// by anybody.
+    async fn list<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Outcome<T> + Send + 'static,
+    {
+        self.inner.lists.read(read).await
     }
 
     /// Writes, and takes back, as much as a usual group of events: whether it would be taken.

@@ -55,7 +55,7 @@ impl ReadStore for SqliteStore {
         tenant: TenantId,
         page: Page<DestinationId>,
     ) -> Result<Vec<Destination>, StoreError> {
-        self.read(move |connection| {
+        self.list(move |connection| {
             let mut filter = Filter::default();
             filter.blob("tenant_id = ?", key(tenant));
             filter.text("state <> ?", "deleted");
@@ -93,7 +93,7 @@ impl ReadStore for SqliteStore {
         with_data: bool,
     ) -> Result<Vec<EventView>, StoreError> {
         let filter = filter.clone();
-        self.read(move |connection| events::list(connection, tenant, &filter, page, with_data)).await
+        self.list(move |connection| events::list(connection, tenant, &filter, page, with_data)).await
     }
 
     async fn delivery(&self, tenant: TenantId, id: DeliveryId) -> Result<Option<DeliveryView>, StoreError> {
@@ -107,7 +107,7 @@ impl ReadStore for SqliteStore {
         page: Page<DeliveryId>,
     ) -> Result<Vec<DeliveryView>, StoreError> {
         let filter = filter.clone();
-        self.read(move |connection| deliveries::list(connection, tenant, &filter, page)).await
+        self.list(move |connection| deliveries::list(connection, tenant, &filter, page)).await
     }
 
     async fn list_attempts(
@@ -117,7 +117,7 @@ impl ReadStore for SqliteStore {
         page: Page<(DeliveryId, u32)>,
     ) -> Result<Vec<AttemptView>, StoreError> {
         let filter = filter.clone();
-        self.read(move |connection| deliveries::attempts(connection, tenant, &filter, page)).await
+        self.list(move |connection| deliveries::attempts(connection, tenant, &filter, page)).await
     }
 
     async fn dead_letter(&self, tenant: TenantId, id: DeliveryId) -> Result<Option<DeadLetter>, StoreError> {
@@ -132,7 +132,7 @@ impl ReadStore for SqliteStore {
         with_data: bool,
     ) -> Result<Vec<DeadLetter>, StoreError> {
         let filter = filter.clone();
-        self.read(move |connection| dead_letters::list(connection, tenant, &filter, page, with_data)).await
+        self.list(move |connection| dead_letters::list(connection, tenant, &filter, page, with_data)).await
     }
 
     async fn replay(&self, tenant: TenantId, id: ReplayId) -> Result<Option<ReplayJob>, StoreError> {
@@ -140,7 +140,7 @@ impl ReadStore for SqliteStore {
     }
 
     async fn list_replays(&self, tenant: TenantId, page: Page<ReplayId>) -> Result<Vec<ReplayJob>, StoreError> {
-        self.read(move |connection| {
+        self.list(move |connection| {
             let mut filter = Filter::default();
             filter.blob("tenant_id = ?", key(tenant));
             let (sql, values) = filter.page("id", &page, page.limit);

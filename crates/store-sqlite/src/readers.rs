@@ -20,7 +20,7 @@ use crate::{
 /// How many reads run at once.
 const CONNECTIONS: usize = 4;
 
-/// How long a read may take.
+/// How long a read may take, with the time that it waits for a connection.
 const LONGEST_READ: Duration = Duration::from_secs(5);
 
 /// The pool.
@@ -61,23 +61,34 @@ impl Readers {
             return inline.read(read).map_err(|failure| failure.0);
         }
         let closed = || StoreError::Unavailable("the store is closed".into());
-        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
-        let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
-        let lent = Lent {
-            connection: Some(connection),
-            idle: Arc::clone(&self.idle),
-            running: running.clone(),
-            _permit: permit,
+        let read = async {
+            let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
+            let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
+            let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
+            let lent = Lent {
+                connection: Some(connection),
+                idle: Arc::clone(&self.idle),
+                running: running.clone(),
+                _permit: permit,
+            };
+            let task = tokio::task::spawn_blocking(move || lent.run(read));
+            // Dropping this future leaves the read to end by itself, or by SQLite's next look at the interrupt.
+            let _stop_when_dropped = Interrupt { running };
+            match task.await {
+                Ok(result) => result.map_err(|failure| failure.0),
+                Err(_) => Err(StoreError::Internal("a read panicked".into())),
+            }
         };
-        let task = tokio::task::spawn_blocking(move || lent.run(read));
-        // Dropping this future leaves the read to end by itself, or by SQLite's next look at the interrupt.
-        let _stop_when_dropped = Interrupt { running: Arc::clone(&running) };
-        match tokio::time::timeout(LONGEST_READ, task).await {
-            Ok(Ok(result)) => result.map_err(|failure| failure.0),
-            Ok(Err(_)) => Err(StoreError::Internal("a read panicked".into())),
-            Err(_) => Err(StoreError::Unavailable("the query takes too long".into())),
-        }
+        let too_long = |_| StoreError::Unavailable("the query takes too long, or others before it do".into());
+        tokio::time::timeout(LONGEST_READ, read).await.map_err(too_long)?
+    }
+}
+
+#[cfg(test)]
+impl Readers {
+    /// Whether one of its connections is not in use.
+    pub(crate) fn has_idle(&self) -> bool {
+        self.permits.available_permits() > 0
     }
 }
 

@@ -108,7 +108,7 @@ impl SqliteStore {
         let mut matched = 0;
         while let Some(from) = cursor.filter(|_| matched < most) {
             let walk = walk.clone();
-            let page = self.read(move |connection| walk.page(connection, from, usize::MAX, PAGE)).await?;
+            let page = self.list(move |connection| walk.page(connection, from, usize::MAX, PAGE)).await?;
             matched += page.matches.len() as u64;
             cursor = page.next;
         }

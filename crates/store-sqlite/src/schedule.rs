@@ -42,7 +42,8 @@ impl ScheduleStore for SqliteStore {
     }
 
     async fn requeue_lost(&self, until: Timestamp, most: usize) -> Result<(usize, bool), StoreError> {
-        self.write(move |tx| leftovers::requeue(tx, until, most)).await
+        let inherited = self.inner.inherited;
+        self.write(move |tx| leftovers::requeue(tx, until, inherited, most)).await
     }
 
     async fn expand_fan_outs(&self, most: usize) -> Result<usize, StoreError> {
@@ -63,7 +64,7 @@ impl ScheduleStore for SqliteStore {
         // to be over stays over, as a deleted destination gets nothing new.
         let now = self.now();
         let (empty, some_wait) = self
-            .read(move |connection| {
+            .list(move |connection| {
                 let empty = leftovers::empty_destinations(connection)?;
                 Ok((empty, !leftovers::to_cancel(connection, now, 1)?.is_empty()))
             })
@@ -92,7 +93,7 @@ impl ScheduleStore for SqliteStore {
 
     async fn sample(&self) -> Result<Sample, StoreError> {
         let now = self.now();
-        self.read(move |connection| sample(connection, now)).await
+        self.list(move |connection| sample(connection, now)).await
     }
 }
 

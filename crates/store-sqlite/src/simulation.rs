@@ -68,9 +68,20 @@ impl SqliteStore {
             let work = Work::new(connection, Arc::clone(&clock), entropy, moved, None);
             let inline = Arc::new(Inline(Mutex::new(work)));
             let inspector = Inspector { inline: Arc::clone(&inline) };
-            let (writer, readers) = (Writer::inline(Arc::clone(&inline)), Readers::inline(inline));
+            let (readers, lists) = (Readers::inline(Arc::clone(&inline)), Readers::inline(Arc::clone(&inline)));
+            let writer = Writer::inline(inline);
             let dispatchers = Dispatchers::default();
-            let inner = Inner { writer, readers, clock, changes, dispatchers, _database: None, _lock: None };
+            let inner = Inner {
+                writer,
+                readers,
+                lists,
+                clock,
+                changes,
+                dispatchers,
+                inherited: None,
+                _database: None,
+                _lock: None,
+            };
             Ok((Self { inner: Arc::new(inner) }, inspector))
         };
         opened().map_err(|failure| failure.0)

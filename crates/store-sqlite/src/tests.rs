@@ -20,7 +20,7 @@ use signalpost_store::{
 };
 use tempfile::TempDir;
 
-use crate::{SqliteStore, failure::Failure, leftovers};
+use crate::{SqliteStore, failure::Failure, feed, leftovers};
 
 fn open(folder: &TempDir) -> SqliteStore {
     SqliteStore::open(folder.path(), Arc::new(SystemClock::new()), Arc::new(SystemEntropy)).unwrap()
@@ -200,6 +200,61 @@ async fn what_is_queued_below_the_mark_is_found() {
     store.ingest(&group).await.unwrap();
     assert_eq!(store.requeue_lost(later, 10).await.unwrap(), (1, true));
     assert_eq!(store.examine(&[delivery]).await.unwrap()[0].unwrap().state, DeliveryState::Waiting);
+}
+
+#[tokio::test]
+async fn what_a_process_queued_whose_clock_was_ahead_is_found_by_the_next() {
+    let folder = TempDir::new().unwrap();
+    let delivery = {
+        let store = open(&folder);
+        let (mut group, delivery, _) = group(now() + Duration::from_secs(3600), 10);
+        let record = group.outbox_id;
+        store.ingest(&group).await.unwrap();
+        group.units.clear();
+        group.published = vec![record];
+        store.ingest(&group).await.unwrap();
+        delivery
+    };
+    let store = open(&folder);
+    assert_eq!(store.requeue_lost(now(), 10).await.unwrap(), (1, true));
+    assert_eq!(store.examine(&[delivery]).await.unwrap()[0].unwrap().state, DeliveryState::Waiting);
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_missing_to_the_feed() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let (group, _, event) = group(now(), 10);
+    store.ingest(&group).await.unwrap();
+    let found = |store: SqliteStore| async move { store.write(move |tx| feed::light_event(tx, event)).await.unwrap() };
+    assert!(found(store.clone()).await.is_some());
+    store.write(|tx| tx.execute("UPDATE events SET meta = '{'", [])).await.unwrap();
+    assert!(found(store).await.is_none());
+}
+
+#[tokio::test]
+async fn lists_that_take_long_keep_nothing_else_waiting() {
+    let folder = TempDir::new().unwrap();
+    let store = open(&folder);
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let mut lists = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let store = store.clone();
+        lists.spawn(async move {
+            store.list(move |connection| Ok(connection.query_row(endless, [], |row| row.get::<_, i64>(0))?)).await
+        });
+    }
+    // Once they run, all of their connections are out.
+    while store.inner.lists.has_idle() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(4), store.check()).await.expect("it waits for no list").unwrap();
+    assert_eq!(lists.len(), 20, "they run");
+    assert!(lists.try_join_next().is_none(), "they run");
+    // Those that wait for a connection are told so in time, too.
+    while let Some(list) = lists.join_next().await {
+        assert!(matches!(list.unwrap(), Err(StoreError::Unavailable(_))));
+    }
 }
 
 #[tokio::test]

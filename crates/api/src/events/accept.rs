@@ -102,11 +102,25 @@ impl Routed {
     }
 }
 
+/// How many groups the deliveries of one request may fill: others' events wait behind them.
+const MOST_GROUPS: usize = 10;
+
+/// How many deliveries more one request may bring with it. What goes beyond is expanded later.
+#[derive(Debug)]
+pub struct Room(usize);
+
+impl Room {
+    /// That of a request.
+    pub fn new(state: &AppState) -> Self {
+        Self(state.settings.ingest.group_deliveries.saturating_mul(MOST_GROUPS))
+    }
+}
+
 /// Routes an event.
 ///
 /// # Errors
 /// 404: the destination that it names is not there.
-pub fn route(state: &AppState, routing: &Routing, prepared: &Prepared) -> Result<Routed, Problem> {
+pub fn route(state: &AppState, routing: &Routing, prepared: &Prepared, room: &mut Room) -> Result<Routed, Problem> {
     let event = &prepared.event;
     let targets = match event.meta.destination_id {
         Some(id) => routing.table.only(id).ok_or_else(unknown_destination)?,
@@ -115,7 +129,7 @@ pub fn route(state: &AppState, routing: &Routing, prepared: &Prepared) -> Result
     let answer = EventAnswer::first(event, targets.len());
     let uid = prepared.content_hash.map(|content_hash| UidClaim { content_hash, ttl: state.settings.idempotency_ttl });
     let keys = LaneKeys::new(event);
-    let large = targets.len() > state.settings.fan_out_above;
+    let large = targets.len() > state.settings.fan_out_above.min(room.0);
     let mut new = NewEvent { event: Arc::clone(event), deliveries: Vec::new(), fan_out: Vec::new(), uid, answer };
     let mut messages = Vec::with_capacity(if large { 0 } else { targets.len() });
     for target in targets {
@@ -127,6 +141,7 @@ pub fn route(state: &AppState, routing: &Routing, prepared: &Prepared) -> Result
             new.deliveries.push(deliver(state, routing, &new.event, target, lane, &mut messages));
         }
     }
+    room.0 = room.0.saturating_sub(new.deliveries.len());
     Ok(Routed { new, messages })
 }
 
@@ -264,8 +279,9 @@ async fn commit_round(
     let routing = Routing::now(state, tenant, outdated, named).await?;
     let mut submissions = Vec::with_capacity(open.len());
     let mut submitted = Vec::with_capacity(open.len());
+    let mut room = Room::new(state);
     for index in open.iter().copied() {
-        match route(state, &routing, &items[index]) {
+        match route(state, &routing, &items[index], &mut room) {
             Ok(routed) => {
                 submitted.push((index, routed.answer()));
                 submissions.push(unit(state, tenant, &routing, None, vec![routed]));

@@ -84,14 +84,29 @@ async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Respons
     let all_have_uids = items.iter().all(|item| item.as_ref().is_ok_and(|prepared| prepared.event.uid.is_some()));
     let repeatable = Repeatable::new(key.as_deref(), all_have_uids);
     let mark = Mark::take(state, tenant, signed, "/v1/events/batch", repeatable).await?;
-    let taken = match key.zip(body_hash) {
-        None => each(state, tenant, items).await,
-        Some((key, body_hash)) => whole(state, tenant, items, key, body_hash).await,
+    let key = key.zip(body_hash);
+    let mut response = match mark {
+        None => take(state, tenant, items, key).await?,
+        Some(mark) => {
+            let at = state.clone();
+            mark.around(state, async move { take(&at, tenant, items, key).await }).await?
+        }
     };
-    Mark::settle(mark, state, taken.as_ref().is_ok_and(|response| response.status().is_success())).await;
-    let mut response = taken?;
     rate.into_iter().for_each(|rate| rate.write(response.headers_mut()));
     Ok(response)
+}
+
+/// Commits the events of a batch: all together where it has a key, else each for itself.
+async fn take(
+    state: &AppState,
+    tenant: TenantId,
+    items: Vec<Result<Prepared, Problem>>,
+    key: Option<(String, [u8; 32])>,
+) -> Result<Response, Problem> {
+    match key {
+        None => each(state, tenant, items).await,
+        Some((key, body_hash)) => whole(state, tenant, items, key, body_hash).await,
+    }
 }
 
 /// Each event for itself.
@@ -131,12 +146,13 @@ async fn whole(
     let mut shown = None;
     let committed = accept::commit(state, tenant, &good, |routing| {
         let mut routed = Vec::new();
+        let mut room = accept::Room::new(state);
         let mut slots = Vec::with_capacity(items.len());
         for (item, place) in items.iter().zip(&places) {
             slots.push(match (item, place) {
                 (Err(problem), _) => Slot::Failed(problem.clone()),
                 (Ok(_), Some(repeat)) => Slot::Repeat(*repeat),
-                (Ok(prepared), None) => match accept::route(state, routing, prepared) {
+                (Ok(prepared), None) => match accept::route(state, routing, prepared, &mut room) {
                     Ok(event) => {
                         let answer = event.answer();
                         routed.push(event);

@@ -12,15 +12,22 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest as _, Sha256};
 use signalpost_core::{Tenant, TenantId, Timestamp, secret::Secret, tenant::IngestSignature};
 use signalpost_sender::signatures;
 use signalpost_signing::{Canonical, ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, TOLERANCE, VerifyError};
-use signalpost_store::manage::{Begun, IdempotencyKey};
+use signalpost_store::{
+    ingest::StoredAnswer,
+    manage::{Begun, IdempotencyKey},
+};
 use signalpost_vault::Place;
+use tracing::Instrument as _;
 
 use crate::{
+    idempotency,
     problem::{Code, Problem},
     state::AppState,
 };
@@ -47,7 +54,8 @@ pub enum Refused {
 
 impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
-        Self::new(Code::SignatureInvalid, refused.to_string())
+        let code = if refused == Refused::Replayed { Code::SignatureReplayed } else { Code::SignatureInvalid };
+        Self::new(code, refused.to_string())
     }
 }
 
@@ -195,10 +203,12 @@ impl Mark {
             body_hash: Sha256::digest(by).into(),
             ttl,
         };
-        let first = match state.ports.store.begin_idempotent(tenant, &key, ttl).await? {
+        // Until it is known to be taken it is marked for no longer than a request takes: one whose process died may come again.
+        let first = match state.ports.store.begin_idempotent(tenant, &key, idempotency::LEASE.min(ttl)).await? {
             Begun::First => true,
             Begun::InFlight | Begun::Answered(_) if !matches!(repeatable, Repeatable::No) => false,
-            Begun::InFlight | Begun::Answered(_) | Begun::Mismatch => return Err(Refused::Replayed.into()),
+            Begun::InFlight => return Err(Problem::unavailable("What is signed here is being taken just now.")),
+            Begun::Answered(_) | Begun::Mismatch => return Err(Refused::Replayed.into()),
         };
         Ok(Some(Self { tenant, key, first }))
     }
@@ -208,11 +218,32 @@ impl Mark {
         Duration::from_secs(2 * TOLERANCE.as_secs() + 60)
     }
 
-    /// Gives the mark of a request back that failed, so that it may be sent again as it is.
-    pub async fn settle(mark: Option<Self>, state: &AppState, taken: bool) {
-        let Some(mark) = mark.filter(|mark| mark.first && !taken) else { return };
-        if let Err(error) = state.ports.store.finish_idempotent(mark.tenant, &mark.key, None).await {
-            tracing::warn!(%error, "what was signed stays marked, though it was not taken");
+    /// Does the work that is marked; then keeps the mark, or, where it failed, gives it back, so that it may be sent again as it is.
+    /// Also for a caller that goes away meanwhile.
+    ///
+    /// # Errors
+    /// Those of the work.
+    pub async fn around<F>(self, state: &AppState, work: F) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<Response, Problem>> + Send + 'static,
+    {
+        if !self.first {
+            return work.await;
+        }
+        let state = state.clone();
+        let marked = async move {
+            let result = work.await;
+            self.settle(&state, result.as_ref().is_ok_and(|response| response.status().is_success())).await;
+            result
+        };
+        tokio::spawn(marked.in_current_span()).await.unwrap_or_else(|panic| Err(Problem::internal(&panic)))
+    }
+
+    async fn settle(&self, state: &AppState, taken: bool) {
+        let mark = StoredAnswer { status: StatusCode::ACCEPTED.as_u16(), body: Bytes::new() };
+        let settled = state.ports.store.finish_idempotent(self.tenant, &self.key, taken.then_some(&mark)).await;
+        if let Err(error) = settled {
+            tracing::warn!(%error, taken, "what was signed is marked for two minutes, whether it was taken or not");
         }
     }
 }

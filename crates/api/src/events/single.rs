@@ -72,9 +72,14 @@ async fn accept(state: &AppState, caller: &Caller, body: Body) -> Result<Respons
     // The attributes of the binary form are headers, which nobody signs.
     let repeatable = Repeatable::new(key.as_deref(), posted.uid.is_some() && form != Form::Binary);
     let mark = Mark::take(state, tenant, signed, "/v1/events", repeatable).await?;
-    let taken = take(state, tenant, posted, key.zip(body_hash)).await;
-    Mark::settle(mark, state, taken.is_ok()).await;
-    let mut response = taken?;
+    let key = key.zip(body_hash);
+    let mut response = match mark {
+        None => take(state, tenant, posted, key).await?,
+        Some(mark) => {
+            let at = state.clone();
+            mark.around(state, async move { take(&at, tenant, posted, key).await }).await?
+        }
+    };
     rate.into_iter().for_each(|rate| rate.write(response.headers_mut()));
     Ok(response)
 }
@@ -90,7 +95,7 @@ async fn take(
     let prepared = Prepared::new(state, tenant, posted);
     let mut first = Bytes::new();
     let committed = accept::commit(state, tenant, std::slice::from_ref(&prepared), |routing| {
-        let routed = accept::route(state, routing, &prepared)?;
+        let routed = accept::route(state, routing, &prepared, &mut accept::Room::new(state))?;
         first = routed.answer();
         let claim = key.as_ref().map(|(key, body_hash)| KeyClaim {
             scope: idempotency::scope("/v1/events", destination),

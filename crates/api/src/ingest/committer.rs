@@ -104,8 +104,10 @@ impl Committer {
         self.publisher.room().await;
         let started = self.ports.clock.elapsed();
         let result = guarded(self.ports.store.ingest_late(make)).await;
-        // Where it came to no transaction, these are the ones that fail.
-        self.make(&bench);
+        if result.is_err() {
+            // Where it came to no transaction, these are the ones that fail.
+            self.make(&bench);
+        }
         let took = self.ports.clock.elapsed().saturating_sub(started);
         let (mut work, made) = {
             let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);

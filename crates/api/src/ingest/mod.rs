@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use metrics::Gauge;
 use signalpost_bus::{Bus, Message};
-use signalpost_core::{Clock, Entropy, EventMeta};
+use signalpost_core::{Clock, DestinationId, Entropy, EventMeta};
 use signalpost_runtime::{Batcher, Rejected};
 use signalpost_store::{
     IngestStore, StoreError,
-    ingest::{IngestUnit, UnitOutcome},
+    ingest::{IngestUnit, NewEvent, UnitOutcome},
 };
 use signalpost_telemetry::names;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +31,9 @@ use publisher::Publisher;
 
 /// What one unit counts besides its bytes of `data`: its ids, answers and rows.
 const UNIT_OVERHEAD_BYTES: usize = 1024;
+
+/// What one delivery counts: its row, and its message besides the event.
+const DELIVERY_BYTES: usize = 256;
 
 /// What ingest is wired to.
 #[derive(Debug, Clone)]
@@ -55,8 +58,11 @@ pub struct Submission {
 
 impl Submission {
     fn bytes(&self) -> usize {
-        UNIT_OVERHEAD_BYTES
-            + self.unit.events.iter().map(|new| new.event.data.len() + free_bytes(&new.event.meta)).sum::<usize>()
+        let of_event = |new: &NewEvent| {
+            let deliveries = DELIVERY_BYTES * new.deliveries.len() + size_of::<DestinationId>() * new.fan_out.len();
+            new.event.data.len() + free_bytes(&new.event.meta) + deliveries
+        };
+        UNIT_OVERHEAD_BYTES + self.unit.events.iter().map(of_event).sum::<usize>()
     }
 
     fn deliveries(&self) -> usize {

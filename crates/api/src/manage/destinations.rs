@@ -273,7 +273,7 @@ fn read(state: &AppState, document: &Map<String, Value>, unchanged: Option<&Dest
         if unchanged.is_some_and(|current| current.spec.url == text) {
             return Ok(text.to_owned());
         }
-        egress.check_url(text).map(String::from).map_err(|denied| denied.to_string())
+        destination::normal_url(egress, text)
     })
 }
 

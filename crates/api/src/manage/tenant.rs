@@ -95,6 +95,12 @@ pub fn document(tenant: &Tenant) -> Map<String, Value> {
     if let Some(Value::Object(signature)) = document.get_mut("ingest_signature") {
         signature.insert("secret".to_owned(), MASK.into());
     }
+    // A burst without its rate, as it could once be written, stands for nothing.
+    if tenant.spec.quotas.events_per_second.is_none()
+        && let Some(Value::Object(quotas)) = document.get_mut("quotas")
+    {
+        quotas.remove("events_burst");
+    }
     document.insert("slug".to_owned(), tenant.slug.as_str().into());
     document
 }
@@ -113,7 +119,7 @@ fn read_quotas(fields: &mut Fields<'_>) -> Option<Quotas> {
     let events_burst = whole("events_burst", 1_000_000).and_then(NonZeroU32::new);
     let event_bytes = whole("event_bytes", 16 * 1024 * 1024).and_then(NonZeroU32::new);
     let destinations = fields.integer("destinations", 0..=1_000_000).and_then(|number| u32::try_from(number).ok());
-    if events_burst.is_some() && !fields.has("events_per_second") {
+    if events_burst.is_some() && fields.is_absent("events_per_second") {
         fields.wrong("events_burst", "needs `events_per_second`");
     }
     Some(Quotas { events_per_second, events_burst, destinations, event_bytes })
@@ -187,6 +193,10 @@ mod tests {
                 vec!["/quotas/events_per_second", "/quotas/more"],
             ),
             (json!({"name": "A", "quotas": {"events_burst": 5}}), vec!["/quotas/events_burst"]),
+            (
+                json!({"name": "A", "quotas": {"events_per_second": null, "events_burst": 5}}),
+                vec!["/quotas/events_burst"],
+            ),
             (json!({"name": "A", "quotas": {"destinations": 0, "event_bytes": 1}}), vec![]),
             (
                 json!({"name": "A", "destination_defaults": {"timeout_ms": 1, "headers": {"X-A": "b"}, "url": "x"}}),

@@ -52,7 +52,9 @@ codes! {
     Forbidden FORBIDDEN "forbidden" "Not in the key's scope"
         "The key is known, but may not do this.";
     SignatureInvalid FORBIDDEN "signature_invalid" "Signature missing or wrong"
-        "The producers of this tenant sign their events ('ingest_signature'): the signature is missing, wrong, too old, or of a request that was taken before. Nothing of this request was taken.";
+        "The producers of this tenant sign their events ('ingest_signature'): the signature is missing, wrong or too old. Nothing of this request was taken.";
+    SignatureReplayed FORBIDDEN "signature_replayed" "What is signed was taken before"
+        "The signature is right, but what is signed was taken before. Sign a request anew for each try; where the scheme signs the body alone ('hmac'), repeat it with its 'Idempotency-Key', or give events a 'uid' and send no key. Nothing of this request was taken.";
     NotFound NOT_FOUND "not_found" "Not found"
         "There is nothing at this address, or nothing that this key may see.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "Method not allowed"

@@ -105,10 +105,10 @@ async fn a_signature_is_taken_once() {
     };
     post_with(with(&signature, &at), &[("idempotency-key", "k")]).await.expect(202);
     // However it is written, and whatever else it says.
-    post_with(with(&signature, &at), &[]).await.problem(403, "signature_invalid");
-    post_with(with(&signature, &at), &[("idempotency-key", "k")]).await.problem(403, "signature_invalid");
-    post_with(with(&format!("v1,AAAA {signature}"), &at), &[]).await.problem(403, "signature_invalid");
-    post_with(with(&signature, &format!("+{at}")), &[]).await.problem(403, "signature_invalid");
+    post_with(with(&signature, &at), &[]).await.problem(403, "signature_replayed");
+    post_with(with(&signature, &at), &[("idempotency-key", "k")]).await.problem(403, "signature_replayed");
+    post_with(with(&format!("v1,AAAA {signature}"), &at), &[]).await.problem(403, "signature_replayed");
+    post_with(with(&signature, &format!("+{at}")), &[]).await.problem(403, "signature_replayed");
     // Signed anew it is another request: here the same one, by its key.
     let again = send_keyed(&app, "m2", "k").await;
     assert_eq!(again.header("idempotency-replayed"), "true");
@@ -133,24 +133,24 @@ async fn a_signature_without_a_time_is_taken_again_where_it_is_a_duplicate_only(
     let app = App::start();
     hmac(&app).await;
     send_hmac(&app, "/v1/events", &[], EVENT).await.expect(202);
-    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(403, "signature_invalid");
+    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(403, "signature_replayed");
     // The same document in another form has the same signature.
     let other = r#"{ "data": {"n":1}, "type": "order.created" }"#;
-    send_hmac(&app, "/v1/events", &[], other).await.problem(403, "signature_invalid");
-    send_hmac(&app, "/v1/events", &[("idempotency-key", "late")], EVENT).await.problem(403, "signature_invalid");
+    send_hmac(&app, "/v1/events", &[], other).await.problem(403, "signature_replayed");
+    send_hmac(&app, "/v1/events", &[("idempotency-key", "late")], EVENT).await.problem(403, "signature_replayed");
 
     let keyed = r#"{"type":"order.created","data":{"n":2}}"#;
     let first = send_hmac(&app, "/v1/events", &[("idempotency-key", "k1")], keyed).await.expect(202);
     let again = send_hmac(&app, "/v1/events", &[("idempotency-key", "k1")], keyed).await;
     assert_eq!((again.header("idempotency-replayed"), &again.body["id"]), ("true", &first["id"]));
-    send_hmac(&app, "/v1/events", &[("idempotency-key", "k2")], keyed).await.problem(403, "signature_invalid");
+    send_hmac(&app, "/v1/events", &[("idempotency-key", "k2")], keyed).await.problem(403, "signature_replayed");
     // Another route knows nothing of the key, so it is no duplicate there.
     let line = [("idempotency-key", "k1"), ("content-type", "application/x-ndjson")];
     let mut headers = line.to_vec();
     let signature = HmacHeader::new(b"producers", "", Encoding::Hex, Canonical::SortedKeys).sign(keyed.as_bytes());
     headers.push(("x-hmac-signature", signature.as_str()));
     let reply = app.with(Method::POST, "/v1/events/batch", &headers, keyed.to_owned()).await;
-    reply.problem(403, "signature_invalid");
+    reply.problem(403, "signature_replayed");
 
     let with_uid = r#"{"type":"order.created","uid":"o-3","data":{"n":3}}"#;
     let first = send_hmac(&app, "/v1/events", &[], with_uid).await.expect(202);
@@ -172,8 +172,8 @@ async fn an_id_in_a_header_is_not_signed() {
         send_hmac(&app, "/v1/events", &headers, "{\"n\":1}").await
     };
     send("1").await.expect(202);
-    send("2").await.problem(403, "signature_invalid");
-    send("1").await.problem(403, "signature_invalid");
+    send("2").await.problem(403, "signature_replayed");
+    send("1").await.problem(403, "signature_replayed");
 }
 
 #[tokio::test]
@@ -188,7 +188,21 @@ async fn what_failed_may_be_sent_again_as_it_is() {
     faults.fails_at.store(number, Ordering::SeqCst);
     send_hmac(&app, "/v1/events", &[], EVENT).await.problem(503, "unavailable");
     send_hmac(&app, "/v1/events", &[], EVENT).await.expect(202);
-    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(403, "signature_invalid");
+    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(403, "signature_replayed");
+}
+
+#[tokio::test]
+async fn what_nobody_knows_whether_it_was_taken_is_not_refused_for_good() {
+    let (app, faults) = faulty::start(Settings::default());
+    hmac(&app).await;
+    let number = faults.groups.load(Ordering::SeqCst) + 1;
+    faults.fails_at.store(number, Ordering::SeqCst);
+    *faults.fails.lock().unwrap() = Some("finish_idempotent");
+    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(503, "unavailable");
+    *faults.fails.lock().unwrap() = None;
+    // Its mark could not be given back: whoever tries again is told to do so later.
+    send_hmac(&app, "/v1/events", &[], EVENT).await.problem(503, "unavailable");
+    assert_eq!(stored(&app).await, 0);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ impl TenantStore for SqliteStore {
     }
 
     async fn list_tenants(&self, page: Page<TenantId>) -> Result<Vec<Tenant>, StoreError> {
-        self.read(move |connection| {
+        self.list(move |connection| {
             let mut filter = Filter::default();
             filter.raw("TRUE");
             let (sql, values) = filter.page("t.id", &page, page.limit);
@@ -89,7 +89,7 @@ impl TenantStore for SqliteStore {
     }
 
     async fn list_keys(&self, tenant: TenantId, page: Page<KeyId>) -> Result<Vec<ApiKey>, StoreError> {
-        self.read(move |connection| keys::list(connection, tenant, page)).await
+        self.list(move |connection| keys::list(connection, tenant, page)).await
     }
 
     async fn revoke_key(&self, tenant: TenantId, id: KeyId) -> Result<bool, StoreError> {
@@ -136,7 +136,7 @@ impl TenantStore for SqliteStore {
         page: Page<AuditId>,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         let filter = filter.clone();
-        self.read(move |connection| audit::list(connection, tenant, &filter, page)).await
+        self.list(move |connection| audit::list(connection, tenant, &filter, page)).await
     }
 
     /// Always: no other process reads this file, and an older one that comes later refuses its schema.
@@ -155,12 +155,12 @@ impl TenantStore for SqliteStore {
         most: usize,
     ) -> Result<Vec<(SealedRow, TenantId, Kept)>, StoreError> {
         let newest = newest.to_owned();
-        self.read(move |connection| sealing::unsealed(connection, &newest, after, most)).await
+        self.list(move |connection| sealing::unsealed(connection, &newest, after, most)).await
     }
 
     async fn count_unsealed(&self, newest: &str) -> Result<u64, StoreError> {
         let newest = newest.to_owned();
-        self.read(move |connection| sealing::count_unsealed(connection, &newest)).await
+        self.list(move |connection| sealing::count_unsealed(connection, &newest)).await
     }
 
     async fn reseal(&self, row: SealedRow, old: &Kept, new: &Sealed) -> Result<bool, StoreError> {
@@ -169,7 +169,7 @@ impl TenantStore for SqliteStore {
     }
 
     async fn sealing_keys(&self) -> Result<Vec<String>, StoreError> {
-        self.read(sealing::keys).await
+        self.list(sealing::keys).await
     }
 }
 

@@ -13,17 +13,24 @@ pub const MIN_OPEN_MS: u64 = 100;
 /// The longest time that a circuit stays open, in milliseconds: an hour.
 pub const MAX_OPEN_MS: u64 = 60 * 60 * 1000;
 
-/// Fills what is left out of a circuit from the operator's default. Its longest time is left alone where it is shorter than the
-/// first one that the owner asks for: the owner did not write it.
+/// Fills what is left out of a circuit from a default. A longest time that is shorter than the first one is none that the owner
+/// wrote: of the two the default's gives way.
 pub fn fill(members: &mut Map<String, Value>, default: &Map<String, Value>) {
-    let open_ms = members.get("open_ms").and_then(as_integer);
-    for (name, value) in default {
-        let too_short =
-            name == "max_open_ms" && open_ms.is_some_and(|open| as_integer(value).is_some_and(|most| most < open));
-        if !too_short && members.get(name).is_none_or(Value::is_null) {
+    let (open_ms, max_open_ms) = (integer(members, "open_ms"), integer(members, "max_open_ms"));
+    for (name, value) in default.iter().filter(|(_, value)| !value.is_null()) {
+        let fits = match (name.as_str(), as_integer(value)) {
+            ("max_open_ms", Some(most)) => open_ms.is_none_or(|open| open <= most),
+            ("open_ms", Some(open)) => max_open_ms.is_none_or(|most| open <= most),
+            _ => true,
+        };
+        if fits && members.get(name).is_none_or(Value::is_null) {
             members.insert(name.clone(), value.clone());
         }
     }
+}
+
+fn integer(members: &Map<String, Value>, name: &str) -> Option<u64> {
+    members.get(name).and_then(as_integer)
 }
 
 /// Reads the members of `circuit`.

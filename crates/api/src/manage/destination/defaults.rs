@@ -185,6 +185,14 @@ mod tests {
             let document = json!({"retry": retry});
             assert_eq!(filled(default.clone(), document.clone())["retry"], expected, "{document}");
         }
+        // A default that means no strategy leaves it to the next one.
+        let mut document = json!({"retry": {"jitter": 0.1}}).as_object().unwrap().clone();
+        defaults(json!({"retry": {"on_4xx": "always"}})).unwrap().fill(&mut document);
+        defaults(default).unwrap().fill(&mut document);
+        let expected = json!({
+            "strategy": "exponential", "initial_ms": 50, "max_attempts": 7, "jitter": 0.1, "on_4xx": "always",
+        });
+        assert_eq!(document["retry"], expected);
         // A schedule that was written without its strategy is one.
         let filled = filled(json!({"retry": {"delays_ms": [10]}}), json!({"retry": {"strategy": "schedule"}}));
         assert_eq!(filled["retry"], json!({"strategy": "schedule", "delays_ms": [10]}));
@@ -193,7 +201,7 @@ mod tests {
     #[test]
     fn a_circuit_and_its_giving_up_are_filled_by_member() {
         let default = json!({
-            "circuit": {"open_ms": 1000, "max_open_ms": 60_000, "probes": 1}, "disable_after": {"days": 9},
+            "circuit": {"open_ms": 50_000, "max_open_ms": 60_000, "probes": 1}, "disable_after": {"days": 9},
         });
         for (document, expected) in [
             (json!({}), default.clone()),
@@ -201,7 +209,7 @@ mod tests {
             (
                 json!({"circuit": {"probes": 5, "open_ms": null}, "disable_after": {"attempts": 7}}),
                 json!({
-                    "circuit": {"open_ms": 1000, "max_open_ms": 60_000, "probes": 5},
+                    "circuit": {"open_ms": 50_000, "max_open_ms": 60_000, "probes": 5},
                     "disable_after": {"days": 9, "attempts": 7},
                 }),
             ),
@@ -209,6 +217,11 @@ mod tests {
             (
                 json!({"circuit": {"open_ms": 90_000}, "disable_after": {}}),
                 json!({"circuit": {"open_ms": 90_000, "probes": 1}, "disable_after": {"days": 9}}),
+            ),
+            // Nor his first time for who asks for a shorter longest one.
+            (
+                json!({"circuit": {"max_open_ms": 40_000}, "disable_after": {}}),
+                json!({"circuit": {"max_open_ms": 40_000, "probes": 1}, "disable_after": {"days": 9}}),
             ),
         ] {
             assert_eq!(filled(default.clone(), document.clone()), expected, "{document}");

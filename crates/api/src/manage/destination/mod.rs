@@ -25,6 +25,7 @@ use signalpost_core::{
     secret::{Auth, Secret},
     signature::SignatureScheme,
 };
+use signalpost_sender::EgressPolicy;
 
 use super::fields::{Fields, Violations, check_text};
 use crate::{events::rules, json::child, problem::Problem};
@@ -58,6 +59,19 @@ pub struct Draft {
     pub headers: BTreeMap<String, Secret>,
     /// All else.
     pub spec: DestinationSpec,
+}
+
+/// The normal form of a URL that an owner writes.
+///
+/// # Errors
+/// It is not to be sent to, or too long as it is written or in its normal form: that one is kept, and may be written again.
+pub fn normal_url(egress: &EgressPolicy, text: &str) -> Result<String, String> {
+    check_text(text, 1..=MAX_URL)?;
+    let url = String::from(egress.check_url(text).map_err(|denied| denied.to_string())?);
+    if url.len() > MAX_URL {
+        return Err(format!("must have at most {MAX_URL} characters once others than ASCII are encoded"));
+    }
+    Ok(url)
 }
 
 /// Reads a whole document. `check_url` judges the URL and gives its normal form.
@@ -151,11 +165,7 @@ fn read_url(fields: &mut Fields<'_>, check_url: &dyn Fn(&str) -> Result<String, 
         fields.wrong("url", "is required");
         return String::new();
     }
-    let url = fields.parsed("url", |text| {
-        check_text(text, 1..=MAX_URL)?;
-        check_url(text)
-    });
-    url.unwrap_or_default()
+    fields.parsed("url", check_url).unwrap_or_default()
 }
 
 fn read_rate_limit(fields: &mut Fields<'_>) -> Option<RateLimit> {

@@ -37,9 +37,9 @@ const OF_BOTH: &[&str] = &["jitter", "on_4xx"];
 /// Fills what is left out of a policy from another one: what both strategies have, and all else where they have the same. A
 /// policy that tells by no member which strategy it means has that of the other.
 pub fn fill(members: &mut Map<String, Value>, default: &Map<String, Value>) {
-    let strategy = meant(default).unwrap_or("schedule");
-    let same = meant(members).is_none_or(|named| named == strategy);
-    if same {
+    let strategy = meant(default);
+    let same = strategy.is_none() || meant(members).is_none_or(|named| Some(named) == strategy);
+    if same && let Some(strategy) = strategy {
         members.entry("strategy").or_insert_with(|| strategy.into());
     }
     for (name, value) in default {

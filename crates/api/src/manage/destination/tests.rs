@@ -18,8 +18,9 @@ use super::*;
 use crate::manage::views::destination::DestinationInput;
 
 fn draft(body: &Value) -> Result<Draft, Problem> {
+    let policy = EgressPolicy::public_only();
     read(body.as_object().unwrap(), &|url| {
-        if url.starts_with("https://") { Ok(url.to_lowercase()) } else { Err("is denied".to_owned()) }
+        if url.starts_with("gopher:") { Err("is denied".to_owned()) } else { normal_url(&policy, url) }
     })
 }
 
@@ -85,6 +86,10 @@ fn the_url_is_required_judged_and_normalised() {
         (json!({"url": 5}), "must be a string, not a number"),
         (json!({"url": ""}), "must have 1 to 4096 characters"),
         (json!({"url": "gopher://x"}), "is denied"),
+        (
+            json!({"url": format!("https://a.example/{}", "日".repeat(500))}),
+            "must have at most 4096 characters once others than ASCII are encoded",
+        ),
     ] {
         let problem = draft(&body).unwrap_err();
         assert_eq!(problem.errors, [crate::problem::FieldError::new("/url", detail)], "{body}");
