@@ -1,9 +1,12 @@
 //! Our HTTP API, from the side of a producer and of an operator. Straight on hyper: the client is on the same machine as
 //! what it measures, and should cost little of it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -16,6 +19,11 @@ use hyper_util::{
 };
 use serde_json::{Value, json};
 
+use crate::created::Created;
+
+/// How long an answer may take: what is silent for longer is not waited for.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Talks to the API services in turn. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -24,6 +32,7 @@ pub struct Api {
     key: Arc<str>,
     tenant: Option<Arc<str>>,
     turn: Arc<AtomicUsize>,
+    created: Created,
 }
 
 impl Api {
@@ -32,7 +41,20 @@ impl Api {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1024).build(connector);
-        Self { http, bases: bases.into(), key: key.into(), tenant: None, turn: Arc::default() }
+        Self {
+            http,
+            bases: bases.into(),
+            key: key.into(),
+            tenant: None,
+            turn: Arc::default(),
+            created: Created::default(),
+        }
+    }
+
+    /// The same, that notes what it creates there.
+    #[must_use]
+    pub fn noting(self, created: Created) -> Self {
+        Self { created, ..self }
     }
 
     /// Host and port of the first service.
@@ -53,7 +75,7 @@ impl Api {
     /// One request to the next service in turn: status and body.
     ///
     /// # Errors
-    /// It did not answer.
+    /// It did not answer in time.
     pub async fn request(
         &self,
         method: Method,
@@ -86,9 +108,14 @@ impl Api {
         if let Some(tenant) = &self.tenant {
             request = request.header("signalpost-tenant", &**tenant);
         }
-        let answer = self.http.request(request.body(Full::new(body))?).await?;
-        let status = answer.status();
-        Ok((status, answer.into_body().collect().await?.to_bytes()))
+        let request = request.body(Full::new(body))?;
+        let answered = async {
+            let answer = self.http.request(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        let answered = tokio::time::timeout(TIMEOUT, answered).await;
+        answered.with_context(|| format!("{base}{path}: no answer within {TIMEOUT:?}"))?
     }
 
     /// A request whose answer must be a success; its JSON (null where it is empty).
@@ -122,7 +149,12 @@ impl Api {
     pub async fn create_destination(&self, url: &str, event_type: &str, further: &Value) -> anyhow::Result<String> {
         let body = destination(url, event_type, further);
         let created = self.call(Method::POST, "/v1/destinations", &body).await?;
-        Ok(created["id"].as_str().context("a destination without an id")?.to_owned())
+        let id = created["id"].as_str().context("a destination without an id")?;
+        // Those of a tenant are deleted with it.
+        if self.tenant.is_none() {
+            self.created.note(destination_path(id));
+        }
+        Ok(id.to_owned())
     }
 
     /// Creates a tenant of that name, with further members as given; its first key, which has all scopes.
@@ -132,6 +164,7 @@ impl Api {
     pub async fn create_tenant(&self, slug: &str, further: &Value) -> anyhow::Result<String> {
         let body = with(json!({"name": slug, "slug": slug}), further);
         let created = self.call(Method::POST, "/v1/tenants", &body).await?;
+        self.created.note(format!("/v1/tenants/{slug}"));
         Ok(created["key"].as_str().context("a tenant without a key")?.to_owned())
     }
 
@@ -140,7 +173,22 @@ impl Api {
     /// # Errors
     /// It is refused.
     pub async fn delete_destination(&self, id: &str) -> anyhow::Result<()> {
-        self.call(Method::DELETE, &format!("/v1/destinations/{id}"), &Value::Null).await.map(drop)
+        let path = destination_path(id);
+        self.delete(&path).await?;
+        self.created.forget(&path);
+        Ok(())
+    }
+
+    /// Deletes what is at that path; what is gone already is deleted.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let (status, answer) = self.request(Method::DELETE, path, Bytes::new(), None).await?;
+        if !status.is_success() && status != StatusCode::NOT_FOUND {
+            bail!("DELETE {path}: {status}: {}", String::from_utf8_lossy(&answer));
+        }
+        Ok(())
     }
 
     /// Whether a destination has no delivery left that could still be sent.
@@ -168,6 +216,10 @@ impl Api {
         }
         true
     }
+}
+
+fn destination_path(id: &str) -> String {
+    format!("/v1/destinations/{id}")
 }
 
 /// What is asked for a destination, with further members as given.

@@ -147,7 +147,7 @@ impl Load {
 
     /// When it was accepted, and after how many tries.
     async fn until_accepted(&self, api: &Api, path: &str, body: &Bytes, number: u64) -> (Option<Duration>, u32) {
-        let key = (!self.patience.is_zero()).then(|| format!("load-{number}"));
+        let key = (!self.patience.is_zero()).then(|| format!("load-{}-{number}", self.epoch.tag()));
         let until = self.epoch.now() + self.patience;
         for tries in 1.. {
             let answer = api.request(Method::POST, path, body.clone(), key.as_deref()).await;

@@ -3,9 +3,12 @@
 //! Producers and receiver are in this process and share one clock; every event has a number that is found again in what
 //! arrives, so each scenario says what was lost and what came twice.
 
+mod address;
 mod ceilings;
 mod chance;
 mod client;
+mod conditions;
+mod created;
 mod epoch;
 mod flow;
 mod ledger;
@@ -16,6 +19,7 @@ mod page;
 mod payload;
 mod plot;
 mod processes;
+mod ranges;
 mod receiver;
 mod report;
 mod run;
@@ -25,21 +29,36 @@ mod stored;
 mod target;
 mod wire;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use ceilings::Ceilings;
 use clap::{Parser, Subcommand};
+use conditions::Conditions;
+use report::Report;
+use signalpost_core::Clock as _;
+use signalpost_runtime::SystemClock;
 
 #[derive(Debug, Parser)]
 #[command(name = "signalpost-loadtest", about)]
 struct Command {
     #[command(flatten)]
     target: target::Options,
-    /// Where results are written, as a table and as JSON.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"), global = true)]
-    results: PathBuf,
+    /// Where results are written, as a table and as JSON; default: `loadtest/results` where there is a folder `loadtest`, else
+    /// `results`.
+    #[arg(long, global = true)]
+    results: Option<PathBuf>,
     #[command(subcommand)]
     scenario: Scenario,
+}
+
+impl Command {
+    fn results(&self) -> PathBuf {
+        let beside_the_sources = || if Path::new("loadtest").is_dir() { "loadtest/results" } else { "results" };
+        self.results.clone().unwrap_or_else(|| beside_the_sources().into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,34 +110,46 @@ enum Scenario {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Command::parse();
-    let mut report = match &command.scenario {
-        Scenario::Burst(options) => scenarios::burst::run(&command.target, options).await?,
-        Scenario::Sustained(options) => scenarios::sustained::run(&command.target, options).await?,
-        Scenario::Fanout(options) => scenarios::fanout::run(&command.target, options).await?,
-        Scenario::Backlog(options) => scenarios::backlog::run(&command.target, options).await?,
-        Scenario::Ingest(options) => scenarios::ingest::run(&command.target, options).await?,
-        Scenario::ManyDestinations(options) => scenarios::many_destinations::run(&command.target, options).await?,
-        Scenario::Growth(options) => scenarios::growth::run(&command.target, options).await?,
-        Scenario::Outage(options) => scenarios::outage::run(&command.target, options).await?,
-        Scenario::Idempotent(options) => scenarios::idempotent::run(&command.target, options).await?,
-        Scenario::RetryStorm(options) => scenarios::retry_storm::run(&command.target, options).await?,
-        Scenario::RateLimited(options) => scenarios::rate_limited::run(&command.target, options).await?,
-        Scenario::Soak(options) => scenarios::soak::run(&command.target, options).await?,
-        #[cfg(feature = "limits")]
-        Scenario::Limits(options) => limits::run(&command.target, options, &command.results).await?,
-        Scenario::Ordered(options) => scenarios::ordered::run(&command.target, options).await?,
-        Scenario::Isolation(options) => scenarios::isolation::run(&command.target, options).await?,
-        Scenario::Rate(options) => scenarios::rate::run(&command.target, options).await?,
-        Scenario::BacklogDead(options) => scenarios::backlog_dead::run(&command.target, options).await?,
-        Scenario::Hostile(options) => scenarios::hostile::run(&command.target, options).await?,
-        Scenario::Rolling(options) => scenarios::rolling::run(&command.target, options).await?,
-    };
-    if let Some(ceilings) = Ceilings::read(&command.results) {
+    let began = SystemClock::new().now();
+    let found = run(&command).await;
+    // Also of one that failed.
+    command.target.clean_up().await;
+    let mut report = found?;
+    let started = ["standalone", "cluster"].contains(&report.deployment.as_str());
+    report.conditions = Some(Conditions::of(&command.target, started, began));
+    let results = command.results();
+    if let Some(ceilings) = Ceilings::read(&results) {
         ceilings.tell(&mut report);
     }
     print!("{}", report.table());
-    println!("written to {}", report.write(&command.results)?.display());
+    println!("written to {}", report.write(&results)?.display());
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run(command: &Command) -> anyhow::Result<Report> {
+    let target = &command.target;
+    match &command.scenario {
+        Scenario::Burst(options) => scenarios::burst::run(target, options).await,
+        Scenario::Sustained(options) => scenarios::sustained::run(target, options).await,
+        Scenario::Fanout(options) => scenarios::fanout::run(target, options).await,
+        Scenario::Backlog(options) => scenarios::backlog::run(target, options).await,
+        Scenario::Ingest(options) => scenarios::ingest::run(target, options).await,
+        Scenario::ManyDestinations(options) => scenarios::many_destinations::run(target, options).await,
+        Scenario::Growth(options) => scenarios::growth::run(target, options).await,
+        Scenario::Outage(options) => scenarios::outage::run(target, options).await,
+        Scenario::Idempotent(options) => scenarios::idempotent::run(target, options).await,
+        Scenario::RetryStorm(options) => scenarios::retry_storm::run(target, options).await,
+        Scenario::RateLimited(options) => scenarios::rate_limited::run(target, options).await,
+        Scenario::Soak(options) => scenarios::soak::run(target, options).await,
+        #[cfg(feature = "limits")]
+        Scenario::Limits(options) => limits::run(target, options, &command.results()).await,
+        Scenario::Ordered(options) => scenarios::ordered::run(target, options).await,
+        Scenario::Isolation(options) => scenarios::isolation::run(target, options).await,
+        Scenario::Rate(options) => scenarios::rate::run(target, options).await,
+        Scenario::BacklogDead(options) => scenarios::backlog_dead::run(target, options).await,
+        Scenario::Hostile(options) => scenarios::hostile::run(target, options).await,
+        Scenario::Rolling(options) => scenarios::rolling::run(target, options).await,
+    }
 }
 
 #[cfg(test)]

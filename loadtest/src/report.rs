@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{page::page, plot::Plot};
+use crate::{conditions::Conditions, page::page, plot::Plot};
 
 /// One figure.
 #[derive(Debug, Clone, Serialize)]
@@ -31,8 +31,12 @@ pub struct Report {
     pub deployment: String,
     /// How it was run.
     pub settings: Value,
+    /// Under what conditions; None before it has ended.
+    pub conditions: Option<Conditions>,
     /// What it found, in order.
     pub figures: Vec<Figure>,
+    /// What is to be known besides: what could not be judged, above all.
+    pub remarks: Vec<String>,
     /// Curves and single runs, for a closer look.
     pub series: serde_json::Map<String, Value>,
     /// What its page shows.
@@ -46,7 +50,9 @@ impl Report {
             scenario,
             deployment: deployment.to_owned(),
             settings,
+            conditions: None,
             figures: Vec::new(),
+            remarks: Vec::new(),
             series: serde_json::Map::new(),
             plots: Vec::new(),
         }
@@ -82,6 +88,11 @@ impl Report {
         self.series.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
     }
 
+    /// Something that is to be known besides.
+    pub fn remark(&mut self, remark: impl Into<String>) {
+        self.remarks.push(remark.into());
+    }
+
     /// A plot.
     pub fn plot(&mut self, plot: Plot) {
         self.plots.push(plot);
@@ -110,10 +121,16 @@ impl Report {
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let (names, values, bounds) = (width(0), width(1), width(2));
         let mut table = format!("{} ({}) {}\n", self.scenario, self.deployment, self.settings);
+        if let Some(conditions) = &self.conditions {
+            table.push_str(&format!("{conditions}\n"));
+        }
         for [name, value, bound, verdict] in rows {
             let line = format!("  {name:<names$}  {value:>values$}  {bound:<bounds$}  {verdict}");
             table.push_str(line.trim_end());
             table.push('\n');
+        }
+        for remark in &self.remarks {
+            table.push_str(&format!("  {remark}\n"));
         }
         table
     }
@@ -169,7 +186,9 @@ mod tests {
         assert!(report.holds());
         report.none("lost", 1_234);
         assert!(!report.holds());
+        report.remark("what is stored is not judged");
         assert!(report.table().contains("lost              1,234  0         BROKEN"), "{}", report.table());
+        assert!(report.table().ends_with("\n  what is stored is not judged\n"), "{}", report.table());
     }
 
     #[test]

@@ -37,13 +37,13 @@ pub fn stored(running: &Running) -> anyhow::Result<Stored> {
     }
 }
 
-/// Bytes of tables, bytes of indexes, dead tuples.
+/// Bytes of tables (with what is stored apart from their rows, TOAST), bytes of indexes, dead tuples.
 fn sums(postgres: &Postgres) -> anyhow::Result<[f64; 3]> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("sizes");
     let sql = format!(
         "\\pset format unaligned\n\\pset tuples_only on\n\\pset fieldsep ' '\n\\o {}\n\
-         SELECT sum(pg_relation_size(relid)), sum(pg_indexes_size(relid)), sum(n_dead_tup) FROM pg_stat_user_tables;\n",
+         SELECT sum(pg_table_size(relid)), sum(pg_indexes_size(relid)), sum(n_dead_tup) FROM pg_stat_user_tables;\n",
         file.display()
     );
     postgres.run_sql("postgres", &sql)?;

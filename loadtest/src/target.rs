@@ -2,19 +2,27 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
+use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use signalpost_services::{Cluster, ClusterSpec, Kind, Process, Service, cluster::ADMIN_KEY, free_port, process::Spec};
 use tempfile::TempDir;
 
 use crate::{
+    address::Address,
     client::Api,
-    processes::{Pids, cpu_of_all},
+    created::Created,
+    processes::{Pids, cpu, cpu_of_all},
+    run::bar,
 };
 
 /// What `standalone` says when it listens.
 const READY: &str = " is ready at ";
+/// How long an API may take until it is ready.
+const STARTING: Duration = Duration::from_secs(60);
+/// What is deleted at once.
+const DELETING: usize = 16;
 
 /// How a Signalpost is deployed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -33,9 +41,10 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "standalone", global = true)]
     pub deployment: Deployment,
     /// Measures what runs already, by the address of its API (several: comma-separated); nothing is started, and what
-    /// needs a process to be killed or stopped is refused. It must be allowed to send to 127.0.0.1.
-    #[arg(long, value_delimiter = ',', global = true)]
-    pub url: Vec<String>,
+    /// needs a process to be killed or stopped is refused. It must be allowed to send to 127.0.0.1. What is created there is
+    /// deleted at the end.
+    #[arg(long, value_delimiter = ',', global = true, value_name = "http://HOST:PORT", value_parser = Address::base)]
+    pub url: Vec<Address>,
     /// The operator's key of what runs already.
     #[arg(long, default_value = ADMIN_KEY, global = true)]
     pub key: String,
@@ -45,17 +54,71 @@ pub struct Options {
     /// Where the jars of Kafka are kept; default: `services` beside the folder of the binaries.
     #[arg(long, global = true)]
     pub cache: Option<PathBuf>,
-    /// PostgreSQL without fsync: for trying only.
+    /// PostgreSQL without fsync: for trying only. For a cluster.
     #[arg(long, global = true)]
     pub no_fsync: bool,
     /// A setting for what is started, as `SIGNALPOST_NAME=value`; may be repeated.
     #[arg(long = "env", value_name = "NAME=VALUE", global = true)]
     pub env: Vec<String>,
+    /// What was created in what runs already.
+    #[arg(skip)]
+    pub created: Created,
 }
 
 impl Options {
+    /// Whether every option means something for what is measured.
+    ///
+    /// # Errors
+    /// One does not, in words.
+    pub fn check(&self) -> anyhow::Result<()> {
+        if !self.url.is_empty() {
+            return self.starts_nothing("--url");
+        }
+        ensure!(
+            !self.no_fsync || self.deployment == Deployment::Cluster,
+            "--no-fsync is for PostgreSQL, which --deployment standalone has not"
+        );
+        Ok(())
+    }
+
+    /// Whether no option is for what is started.
+    ///
+    /// # Errors
+    /// One is, in words.
+    pub fn starts_nothing(&self, option: &str) -> anyhow::Result<()> {
+        let for_starting =
+            [("--env", !self.env.is_empty()), ("--no-fsync", self.no_fsync), ("--binaries", self.binaries.is_some())];
+        for (name, given) in for_starting {
+            ensure!(!given, "{name} is for what is started, and with {option} nothing is");
+        }
+        Ok(())
+    }
+
+    /// Deletes what was created in what runs already; of what cannot be deleted it says so.
+    pub async fn clean_up(&self) {
+        let paths = self.created.take();
+        if paths.is_empty() {
+            return;
+        }
+        let api = Api::new(self.url.iter().map(Address::origin).collect(), &self.key);
+        let progress = bar("deleting", paths.len());
+        let deleting = stream::iter(&paths).map(|path| api.delete(path)).buffer_unordered(DELETING);
+        let failed = deleting.filter_map(async |deleted| {
+            progress.inc(1);
+            deleted.err()
+        });
+        let failed: Vec<anyhow::Error> = failed.collect().await;
+        progress.finish_and_clear();
+        if let Some(first) = failed.first() {
+            eprintln!("{} of {} that were created could not be deleted: {first:#}", failed.len(), paths.len());
+        }
+    }
+
     /// The folder with the binaries.
-    fn binaries(&self) -> anyhow::Result<PathBuf> {
+    ///
+    /// # Errors
+    /// None was named, and it is not known where this program lies.
+    pub fn binaries(&self) -> anyhow::Result<PathBuf> {
         if let Some(binaries) = &self.binaries {
             return Ok(binaries.clone());
         }
@@ -187,10 +250,12 @@ impl Target {
     /// # Errors
     /// Something is not built, not installed, or does not start.
     pub async fn start(options: &Options, size: Size, env: &[(&str, &str)]) -> anyhow::Result<Self> {
+        options.check()?;
         let (api, running) = if options.url.is_empty() {
             tokio::task::block_in_place(|| start(options, size, env))?
         } else {
-            (Api::new(options.url.clone(), &options.key), Running::Elsewhere)
+            let api = Api::new(options.url.iter().map(Address::origin).collect(), &options.key);
+            (api.noting(options.created.clone()), Running::Elsewhere)
         };
         let target = Self { api, running, pids: Arc::default() };
         target.renew_pids();
@@ -203,13 +268,14 @@ impl Target {
     /// # Errors
     /// That takes more than a minute.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        for _ in 0..600 {
-            if self.api.is_ready().await {
-                return Ok(());
+        let ready = async {
+            while !self.api.is_ready().await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        bail!("the API was not ready within a minute")
+        };
+        let ready = tokio::time::timeout(STARTING, ready).await;
+        let addresses = || self.api.addresses().collect::<Vec<_>>().join(", ");
+        ready.with_context(|| format!("the API ({}) was not ready within {STARTING:?}", addresses()))
     }
 
     /// What is measured, in a word.
@@ -260,7 +326,7 @@ impl Target {
     /// Waits until its processes use less than a fifth of a core together, at most that long: so that one run does not
     /// pay for the end of another. Where nothing is known of them, some seconds.
     pub async fn quiet(&self, at_most: Duration) {
-        if matches!(self.running, Running::Elsewhere) {
+        if cpu(&self.pids).is_empty() {
             tokio::time::sleep(at_most.min(Duration::from_secs(10))).await;
             return;
         }

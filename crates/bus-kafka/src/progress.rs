@@ -176,12 +176,19 @@ impl Client {
         };
         // In this order: what is committed cannot be less than what was done when the watermark was read.
         let lows = offsets(&self.consumer.offsets_for_times(list(Some(Offset::Beginning))?, QUESTION_TIME)?)?;
-        let highs = offsets(&self.consumer.offsets_for_times(list(Some(Offset::End))?, QUESTION_TIME)?)?;
+        let highs = || offsets(&self.consumer.offsets_for_times(list(Some(Offset::End))?, QUESTION_TIME)?);
+        let mut high_of = highs()?;
         let committed = offsets(&self.consumer.committed_offsets(list(None)?, QUESTION_TIME)?)?;
+        let is_beyond =
+            |(partition, offset): (&Partition, &i64)| high_of.get(partition).is_some_and(|high| offset > high);
+        // What came and was done since the first look is not lost.
+        if committed.iter().any(is_beyond) {
+            high_of = highs()?;
+        }
         let mut standings = BTreeMap::new();
         for partition in partitions {
             let of = |offsets: &BTreeMap<Partition, i64>| offsets.get(&partition).copied();
-            let (Some(low), Some(high)) = (of(&lows), of(&highs)) else { return Ok(None) };
+            let (Some(low), Some(high)) = (of(&lows), of(&high_of)) else { return Ok(None) };
             standings.insert(partition, standing(of(&committed), low, high));
         }
         Ok(Some(standings))

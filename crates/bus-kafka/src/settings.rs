@@ -15,8 +15,8 @@ pub struct KafkaSettings {
     pub group: String,
     /// Partitions of the topic of deliveries, where it is created: the most dispatchers that can share the work.
     pub partitions: u16,
-    /// Copies of each partition, where topics are created.
-    pub replication: u16,
+    /// Copies of each partition, where topics are created. None: as many as the brokers make by default.
+    pub replication: Option<u16>,
     /// Anything else for librdkafka, by its names (`security.protocol`, `sasl.username`, …). Wins over our own choice,
     /// but for what correctness needs.
     pub properties: BTreeMap<String, String>,
@@ -29,7 +29,7 @@ impl Default for KafkaSettings {
             topic_prefix: "signalpost".to_owned(),
             group: "signalpost-dispatcher".to_owned(),
             partitions: 12,
-            replication: 1,
+            replication: None,
             properties: BTreeMap::new(),
         }
     }
@@ -71,7 +71,7 @@ impl KafkaSettings {
         if let Some(name) = self.properties.keys().find(|name| FIXED.contains(&name.as_str())) {
             return Err(SettingsError(format!("`{name}` is decided by Signalpost")));
         }
-        if self.partitions == 0 || self.replication == 0 {
+        if self.partitions == 0 || self.replication == Some(0) {
             return Err(SettingsError("there is at least one partition and one copy".to_owned()));
         }
         Ok(())

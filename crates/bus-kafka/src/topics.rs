@@ -128,9 +128,11 @@ fn refusal(answer: TopicResult) -> Option<KafkaError> {
 }
 
 fn topic<'a>(settings: &KafkaSettings, name: &'a str, partitions: u16) -> NewTopic<'a> {
-    let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(i32::from(settings.replication)));
+    // -1: the brokers' own number (KIP-464, from Kafka 2.4 on).
+    let copies = settings.replication.map_or(-1, i32::from);
+    let topic = NewTopic::new(name, i32::from(partitions), TopicReplication::Fixed(copies));
     // One copy may be away, and an acknowledged message still has two.
-    if settings.replication >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
+    if copies >= 3 { topic.set("min.insync.replicas", "2") } else { topic }
 }
 
 /// How many partitions the topic has, once each has a leader.

@@ -42,8 +42,8 @@ pub fn kafka_settings(settings: &Settings) -> Result<KafkaSettings, Failure> {
         group: kafka.consumer_group.clone(),
         partitions: kafka.partitions.get().try_into().map_err(|_| too_large("PARTITIONS"))?,
         replication: match kafka.replication {
-            Some(copies) => copies.get().try_into().map_err(|_| too_large("REPLICATION"))?,
-            None => KafkaSettings::default().replication,
+            Some(copies) => Some(copies.get().try_into().map_err(|_| too_large("REPLICATION"))?),
+            None => None,
         },
         properties: settings.kafka_properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     })

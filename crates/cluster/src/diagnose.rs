@@ -113,8 +113,8 @@ async fn schema(url: &str, settings: &Settings) -> Finding {
 
 fn connections(settings: &Settings, most: u32) -> Finding {
     const WHAT: &str = "max_connections";
-    // One more listens for changes.
-    let each = settings.storage.database_max_connections.get() + 1;
+    // Two more listen and look for changes.
+    let each = settings.storage.database_max_connections.get() + 2;
     let processes = most.saturating_sub(5) / each;
     if processes < 3 {
         let remedy = "raise max_connections in PostgreSQL, or lower SIGNALPOST_DATABASE_MAX_CONNECTIONS";

@@ -66,9 +66,20 @@ impl Lanes {
         transaction: &mut PgConnection,
         keys: BTreeSet<LaneKey>,
     ) -> Result<(), Failure> {
-        let keys: Vec<LaneKey> = keys.into_iter().filter(|key| !self.held.contains_key(key)).collect();
+        let missing = self.lock_present(transaction, &keys).await?;
+        self.held.extend(missing.into_iter().map(|key| (key, Held::default())));
+        Ok(())
+    }
+
+    /// The same for those that are there; the others.
+    async fn lock_present(
+        &mut self,
+        transaction: &mut PgConnection,
+        keys: &BTreeSet<LaneKey>,
+    ) -> Result<Vec<LaneKey>, Failure> {
+        let mut keys: Vec<LaneKey> = keys.iter().copied().filter(|key| !self.held.contains_key(key)).collect();
         if keys.is_empty() {
-            return Ok(());
+            return Ok(keys);
         }
         let (destinations, lanes) = columns(&keys);
         // One after the other, in the order of the keys.
@@ -83,11 +94,11 @@ impl Lanes {
         .bind(lanes)
         .fetch_all(transaction)
         .await?;
-        self.held.extend(keys.into_iter().map(|key| (key, Held::default())));
         for row in &rows {
             self.held.insert(key(row)?, held(row)?);
         }
-        Ok(())
+        keys.retain(|key| !self.held.contains_key(key));
+        Ok(keys)
     }
 
     /// Adds so many members to lanes, and locks them.
@@ -147,7 +158,8 @@ impl Lanes {
         .fetch_all(&mut *transaction)
         .await?;
         let keys = rows.iter().map(key).collect::<Result<BTreeSet<_>, _>>()?;
-        self.lock(transaction, keys.clone()).await?;
+        // What has gone since was settled by whoever removed it, and may be made anew by now.
+        self.lock_present(transaction, &keys).await?;
         for key in keys {
             // Somebody else may have let it go, and a later one may block it now.
             let blocked_by = self.held.get(&key).and_then(|held| held.blocked_by);
@@ -171,8 +183,8 @@ impl Lanes {
         .fetch_all(&mut *transaction)
         .await?;
         let keys = rows.iter().map(key).collect::<Result<BTreeSet<_>, _>>()?;
-        self.lock(transaction, keys.clone()).await?;
-        keys.into_iter().for_each(|key| self.unblock(key));
+        let gone = self.lock_present(transaction, &keys).await?;
+        keys.into_iter().filter(|key| !gone.contains(key)).for_each(|key| self.unblock(key));
         Ok(())
     }
 

@@ -3,7 +3,10 @@
 //! Made by CREATE and ATTACH, which lock nothing that anybody waits for. Dropped only with a short lock time-out: where
 //! a long reader is in the way, it is tried again later, and nobody queues behind it for long.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use chrono::{DateTime, NaiveDate, Utc};
 use signalpost_core::{
@@ -15,16 +18,19 @@ use uuid::Uuid;
 
 use crate::{error::Failure, time::Time};
 
-/// The partitioned tables, in the order of locking.
-const TABLES: [&str; 3] = ["events", "deliveries", "attempts"];
+/// The partitioned tables, in the order in which they are dropped: what is left of a day for a while has its event.
+pub(crate) const TABLES: [&str; 3] = ["attempts", "deliveries", "events"];
 
 /// Held while partitions are made or dropped.
 const LOCK: i64 = 0x5349_474e_414c_0001;
 
 const MICROS_PER_DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
-/// Past days for which a partition is made when something needs one, and future ones.
-const REASONABLE_DAYS: std::ops::RangeInclusive<i64> = -400..=8;
+/// Past days for which a partition is made where events come, and future ones: beyond, a clock is wrong.
+pub(crate) const OF_INGEST: RangeInclusive<i64> = -400..=8;
+
+/// The same for dead letters, which may be sent again and die again for as long as anybody likes.
+pub(crate) const OF_LETTERS: RangeInclusive<i64> = -36_500..=8;
 
 /// A day of acceptance: days since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,10 +104,11 @@ pub(crate) async fn prepare(connection: &mut PgConnection, days_ahead: u32) -> R
 pub(crate) async fn ensure_for(
     connection: &mut PgConnection,
     moments: impl Iterator<Item = Timestamp>,
+    reasonable: RangeInclusive<i64>,
 ) -> Result<bool, Failure> {
     let Day(today) = Day::of(now(connection).await?);
     let days: BTreeSet<Day> = moments.map(Day::of).collect();
-    let (sane, odd): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| REASONABLE_DAYS.contains(&(day.0 - today)));
+    let (sane, odd): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| reasonable.contains(&(day.0 - today)));
     ensure(connection, sane.into_iter()).await?;
     Ok(odd.is_empty())
 }
@@ -159,14 +166,22 @@ pub(crate) async fn ended_before(connection: &mut PgConnection, before: Timestam
     Ok(existing(connection).await?.into_keys().filter(|day| day.end() <= before).collect())
 }
 
-/// Drops the partitions of a day, unless something of it still waits. Gives whether they were dropped. What is `Queued`
+/// Drops a table's partition of a day, unless something of that day still waits. Gives whether it may be gone. What is `Queued`
 /// must have been looked for before; new deliveries of a past day are born waiting.
-pub(crate) async fn drop_day(transaction: &mut PgConnection, day: Day) -> Result<bool, Failure> {
+///
+/// One table in a transaction, and of it no more than has to be: those who work hold locks on several tables, which they take in
+/// any order, and a partition that is being vacuumed is none of ours.
+pub(crate) async fn drop_partition(
+    transaction: &mut PgConnection,
+    table: &'static str,
+    day: Day,
+) -> Result<bool, Failure> {
     sqlx::query("SELECT pg_advisory_xact_lock($1), set_config('lock_timeout', '300ms', true)")
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
-    sqlx::query("LOCK TABLE events, deliveries, attempts IN ACCESS EXCLUSIVE MODE").execute(&mut *transaction).await?;
+    let lock = format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE");
+    sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut *transaction).await?;
     let alive: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM waiting WHERE delivery_id >= $1 AND delivery_id < $2)
              OR EXISTS (SELECT FROM fan_outs WHERE event_id >= $1 AND event_id < $2)",
@@ -178,10 +193,8 @@ pub(crate) async fn drop_day(transaction: &mut PgConnection, day: Day) -> Result
     if alive {
         return Ok(false);
     }
-    for table in TABLES {
-        let drop = format!("DROP TABLE IF EXISTS {}", name(table, day));
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
-    }
+    let drop = format!("DROP TABLE IF EXISTS {}", name(table, day));
+    sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *transaction).await?;
     Ok(true)
 }
 

@@ -107,6 +107,44 @@ async fn a_long_reader_delays_the_drop_and_stops_nobody() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_dropped_beside_those_who_take_locks_on_several_tables() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let retention = Retention { events: 30 * DAY, dead_letters: 30 * DAY, audit: 30 * DAY, chunk: 100 };
+    database.make_room(now() - 40 * DAY).await;
+    let before = database.count(PARTITIONS).await;
+    // As a batch of outcomes does, at least one at any time: deliveries first, events later.
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let sql = database.sql.clone();
+        writers.spawn(async move {
+            loop {
+                let mut writer = sql.begin().await.expect("a transaction");
+                for statement in
+                    ["SELECT id FROM deliveries LIMIT 1", "SELECT pg_sleep(0.05)", "SELECT id FROM events LIMIT 1"]
+                {
+                    sqlx::query(statement).execute(&mut *writer).await.expect(statement);
+                }
+                writer.commit().await.expect("the end");
+            }
+        });
+    }
+    // And somebody who vacuums a partition of today.
+    let mut vacuum = database.sql.begin().await.expect("a transaction");
+    let today = signalpost_core::EventId::floor(now()).created_at().to_string()[..10].replace('-', "");
+    let lock = format!("LOCK TABLE deliveries_p{today} IN SHARE UPDATE EXCLUSIVE MODE");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut *vacuum).await.expect("its lock");
+    eventually("the partitions are dropped", Duration::from_secs(10), || async {
+        store.retain(retention).await.map_err(|error| error.to_string())?;
+        let now = database.count(PARTITIONS).await;
+        if now == before - 3 { Ok(()) } else { Err(format!("{now} partitions")) }
+    })
+    .await;
+    vacuum.rollback().await.expect("the end");
+    assert!(writers.try_join_next().is_none(), "they go on");
+}
+
 /// What a version before has left behind, and goes on writing, fits the schema that is added to; it can be added to again.
 #[tokio::test]
 async fn partitions_that_are_there_and_those_to_come_get_what_is_added() {

@@ -197,10 +197,8 @@ pub(crate) fn sweep(tx: &Tx<'_>, empty: &[DestinationId], most: usize) -> Outcom
             swept += 1;
             tenants::count_removed(tx, tenant, 1)?;
             // A queue on trial is kept while it is empty, and a late failure may have been counted.
-            for sql in ["DELETE FROM queues WHERE destination_id = ?1", "DELETE FROM failing WHERE destination_id = ?1"]
-            {
-                tx.execute(sql, [key(*destination)])?;
-            }
+            tx.execute("DELETE FROM queues WHERE destination_id = ?1 AND depth <= 0", [key(*destination)])?;
+            tx.execute("DELETE FROM failing WHERE destination_id = ?1", [key(*destination)])?;
         }
     }
     let waiting = to_cancel(tx.connection, tx.now, (most - swept).min(MOST_CANCELLED))?;

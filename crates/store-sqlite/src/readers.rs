@@ -3,12 +3,16 @@
 //! checkpointed.
 
 use std::{
+    ffi::c_int,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::Connection;
 use signalpost_store::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -22,6 +26,9 @@ const CONNECTIONS: usize = 4;
 
 /// How long a read may take, with the time that it waits for a connection.
 const LONGEST_READ: Duration = Duration::from_secs(5);
+
+/// How many steps of SQLite's machine, some microseconds, lie between two looks at whether a read is still waited for.
+const STEPS: c_int = 1000;
 
 /// The pool.
 #[derive(Debug)]
@@ -64,17 +71,11 @@ impl Readers {
         let read = async {
             let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
             let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
-            let running = Arc::new(Mutex::new(Some(connection.get_interrupt_handle())));
-            let lent = Lent {
-                connection: Some(connection),
-                idle: Arc::clone(&self.idle),
-                running: running.clone(),
-                _permit: permit,
-            };
-            let task = tokio::task::spawn_blocking(move || lent.run(read));
-            // Dropping this future leaves the read to end by itself, or by SQLite's next look at the interrupt.
-            let _stop_when_dropped = Interrupt { running };
-            match task.await {
+            let lent = Lent { connection: Some(connection), idle: Arc::clone(&self.idle), _permit: permit };
+            let stop = StopWhenDropped::default();
+            let stopped = Arc::clone(&stop.0);
+            // Dropping this future leaves the read to end by SQLite's next look at the flag.
+            match tokio::task::spawn_blocking(move || lent.run(stopped, read)).await {
                 Ok(result) => result.map_err(|failure| failure.0),
                 Err(_) => Err(StoreError::Internal("a read panicked".into())),
             }
@@ -92,19 +93,13 @@ impl Readers {
     }
 }
 
-/// The handle of the read that runs, for as long as it has its connection: an interrupt never hits the next user.
-type Running = Arc<Mutex<Option<InterruptHandle>>>;
+/// Tells a read that nobody waits for it any more. Not by an interrupt, which does nothing where it comes before the statement begins.
+#[derive(Default)]
+struct StopWhenDropped(Arc<AtomicBool>);
 
-/// Interrupts the read if it still runs.
-struct Interrupt {
-    running: Running,
-}
-
-impl Drop for Interrupt {
+impl Drop for StopWhenDropped {
     fn drop(&mut self) {
-        if let Some(handle) = &*self.running.lock().unwrap_or_else(PoisonError::into_inner) {
-            handle.interrupt();
-        }
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -112,16 +107,17 @@ impl Drop for Interrupt {
 struct Lent {
     connection: Option<Connection>,
     idle: Arc<Mutex<Vec<Connection>>>,
-    running: Running,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Lent {
-    fn run<T>(self, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
+    fn run<T>(self, stopped: Arc<AtomicBool>, read: impl FnOnce(&Connection) -> Outcome<T>) -> Outcome<T> {
         let connection = self.connection.as_ref().ok_or_else(|| Failure::internal("a reader without a connection"))?;
+        connection.progress_handler(STEPS, Some(move || stopped.load(Ordering::Relaxed)))?;
         // Dropping it rolls back, which for a read is the same as committing.
         let transaction = connection.unchecked_transaction()?;
         let result = read(&transaction);
+        connection.progress_handler(0, None::<fn() -> bool>)?;
         drop(transaction);
         result
     }
@@ -129,7 +125,6 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
         if let Some(connection) = self.connection.take() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }

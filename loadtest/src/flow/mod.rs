@@ -9,7 +9,10 @@ mod told;
 
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Context as _, bail};
@@ -23,14 +26,14 @@ pub use self::{
     options::Options,
     posting::Direct,
     tenants::Tenant,
-    told::{Line, percentiles, plot_cpu, plot_curve, tell_account, tell_memory, tell_runs},
+    told::{Line, percentiles, plot_cpu, plot_curve, tallies, tell_beside, tell_memory, tell_runs},
 };
 use crate::{
     client::Api,
     epoch::Epoch,
     run::bar,
     target::{self, Deployment, Running, Size, Target},
-    wire::{FIRST_NUMBER, Sink, Template, Variant},
+    wire::{FIRST_NUMBER, Late, Sink, Template, Variant},
 };
 
 /// So many different requests take turns, at the least.
@@ -67,6 +70,8 @@ pub struct Flow {
     pub warm: u64,
     next_number: AtomicU64,
     next_path: AtomicU32,
+    /// What comes of loads that were counted. Noted by whoever takes arrivals from the sink.
+    late: Mutex<Late>,
 }
 
 impl Flow {
@@ -83,6 +88,7 @@ impl Flow {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_with(target: &target::Options, options: &Options, size: Size) -> anyhow::Result<Self> {
+        options.check(target)?;
         let epoch = Epoch::start();
         let starting = bar("starting", 0);
         let sink = Sink::start(epoch, options.sink)?;
@@ -103,8 +109,11 @@ impl Flow {
                 (target, [template.clone(), template])
             }
             None => {
-                let key = target.key.clone();
+                let (key, elsewhere) = (target.key.clone(), !target.url.is_empty());
                 let target = Target::start(target, size, &[]).await?;
+                if elsewhere {
+                    target.set_pids(options.other.pids()?);
+                }
                 let of = |batch| Template::signalpost(target.api.address(), &key, batch);
                 let templates = [of(false), of(true)];
                 (target, templates)
@@ -126,6 +135,7 @@ impl Flow {
             addresses,
             next_number: AtomicU64::new(FIRST_NUMBER),
             next_path: AtomicU32::new(DIRECT_PATH + 1),
+            late: Mutex::default(),
         })
     }
 
@@ -204,10 +214,10 @@ impl Flow {
         self.made(&self.templates[usize::from(batch > 1)], types, batch)
     }
 
-    /// The same, one by one, each with its number as its idempotency key.
+    /// The same, one by one, each with its number as its idempotency key, which no other run has.
     pub fn keyed(&self, types: &[&str]) -> Requests {
         let mut template = self.templates[0].clone();
-        template.headers.push(("idempotency-key".to_owned(), "loadtest-{id}".to_owned()));
+        template.headers.push(("idempotency-key".to_owned(), format!("loadtest-{}-{{id}}", self.epoch.tag())));
         self.made(&template, types, 1)
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::{DIRECT_PATH, Flow, Load, Measured, figure};
 use crate::{
+    client::TIMEOUT,
     load::Pace,
     processes,
     run::bar,
     target::Running,
-    wire::{Client, Plan, Ran, Template, tally},
+    wire::{Client, Late, Plan, Ran, Tally, Template, tally},
 };
 
 /// Requests of a direct run, and before it.
@@ -64,7 +65,9 @@ impl Flow {
         }
         let warmed = self.run(&load).await?;
         anyhow::ensure!(warmed.tally.lost == 0, "{} of {} were lost", warmed.tally.lost, warmed.tally.posted);
-        Ok(warmed.tally.accepted)
+        let accepted = warmed.tally.accepted;
+        self.late().add(warmed.tally);
+        Ok(accepted)
     }
 
     /// Requests each second of the same producers straight to the same sink, and the CPU of both for each.
@@ -75,14 +78,16 @@ impl Flow {
         let template = Template::direct(&self.sink.address().to_string(), DIRECT_PATH);
         let requests = self.made(&template, &["direct.0"], 1);
         let mut found = Direct::default();
-        self.sink.take();
+        self.late().came(&self.sink.take());
         for count in [DIRECT_WARM, DIRECT] {
             let load = Load::closed("direct", requests.clone(), count);
             let before = self.sink.cpu();
             let client = Client { addresses: vec![self.sink.address()], ..self.client(load.pace) };
             let plan = self.plan(&load);
             let ran = tokio::task::spawn_blocking(move || client.run(plan, &Arc::default())).await??;
-            let (tally, _) = tally(&ran.answers, 1, &self.sink.take(), 1);
+            let held = tally(&ran.answers, 1, &self.sink.take(), 1);
+            self.late().came(&held.others);
+            let tally = held.tally;
             anyhow::ensure!(tally.accepted == count && tally.lost == 0, "the direct run lost something: {tally:?}");
             let each = |seconds: f64| seconds * 1e6 / figure(count);
             found = Direct {
@@ -96,7 +101,7 @@ impl Flow {
 
     fn client(&self, pace: Pace) -> Client {
         let connections = self.options.connections(pace);
-        Client { addresses: self.addresses.clone(), connections, epoch: self.epoch }
+        Client { addresses: self.addresses.clone(), connections, epoch: self.epoch, timeout: TIMEOUT }
     }
 
     fn plan(&self, load: &Load) -> Plan {
@@ -115,9 +120,9 @@ impl Flow {
         }
     }
 
-    /// Forgets what has arrived, and begins to count.
+    /// Takes what has arrived away, and begins to count.
     pub fn mark(&self) -> Mark {
-        self.sink.take();
+        self.late().came(&self.sink.take());
         Mark {
             at: self.epoch.now(),
             accepted: self.sink.accepted(),
@@ -174,7 +179,7 @@ impl Flow {
             if (now - mark.accepted >= expected || quiet_for > PAUSE) && looked_at != now {
                 looked_at = now;
                 arrivals.append(&mut self.sink.take());
-                if tally(&ran.answers, batch, &arrivals, load.fan).0.lost == 0 {
+                if tally(&ran.answers, batch, &arrivals, load.fan).tally.lost == 0 {
                     break;
                 }
             }
@@ -187,8 +192,29 @@ impl Flow {
         self.calm().await;
         let cpu = measured_since(&mark.cpu, processes::cpu(&self.target.pids));
         arrivals.append(&mut self.sink.take());
-        let (tally, latencies) = tally(&ran.answers, batch, &arrivals, load.fan);
-        Measured::of(ran, arrivals, tally, latencies, mark, cpu, self.sink.cpu() - mark.sink_cpu)
+        let held = tally(&ran.answers, batch, &arrivals, load.fan);
+        let first = ran.answers.iter().map(|answer| answer.first).min().unwrap_or(0);
+        let end = ran.answers.iter().map(|answer| answer.first + batch).max().unwrap_or(first);
+        // What nobody wants yet is not counted yet.
+        if load.fan > 0 {
+            self.late().counted(first..end, &held);
+        } else {
+            self.late().came(&held.others);
+        }
+        Measured::of(ran, arrivals, held.tally, held.latencies, mark, cpu, self.sink.cpu() - mark.sink_cpu)
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits a moment for what may still come of all loads that were counted: the duplicates outside of their tallies, since
+    /// the last time that it was asked.
+    pub async fn came_late(&self) -> Tally {
+        tokio::time::sleep(PAUSE).await;
+        let mut late = self.late();
+        late.came(&self.sink.take());
+        late.take()
     }
 
     /// Posts a load, waits until all of it has arrived, and counts from its first request.

@@ -19,7 +19,7 @@ pub struct Tenant {
 }
 
 impl Flow {
-    /// Creates so many tenants `<name>-<number>`, numbered from `first` on, each with a key and a destination of its own. They
+    /// Creates so many tenants `<name>-<run>-<number>`, numbered from `first` on, each with a key and a destination of its own. They
     /// all use the same event type, as the customers of a product do.
     ///
     /// # Errors
@@ -31,7 +31,8 @@ impl Flow {
         created(count, async |nth| {
             let event_type = format!("{name}.0");
             let wanted = json!({"destination": destination(&self.next_url(), &event_type, &self.further(&json!({})))});
-            let key = self.target.api.create_tenant(&format!("{name}-{}", first + nth), &wanted).await?;
+            let slug = format!("{name}-{}-{}", self.epoch.tag(), first + nth);
+            let key = self.target.api.create_tenant(&slug, &wanted).await?;
             anyhow::Ok(Tenant { key, event_type })
         })
         .await

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Bar, Direct, Measured, figure};
+use super::{Bar, Direct, Flow, Measured, figure};
 use crate::{
     plot::Plot,
     processes::{self, Pids, Samples},
-    report::{Report, count_of},
+    report::Report,
     stats::{Latencies, median},
     wire::Tally,
 };
@@ -64,14 +64,24 @@ impl Line {
             api_p99_ms: measured.api.ms(0.99),
             end_to_end_p50_ms: measured.end_to_end.ms(0.5),
             end_to_end_p99_ms: measured.end_to_end.ms(0.99),
-            tally: measured.tally,
+            tally: measured.tally.clone(),
         }
+    }
+
+    /// Whether any process of the services is known.
+    pub fn knows_cpu(&self) -> bool {
+        !self.cpu_us.is_empty()
     }
 
     /// What was measured as a percentage of the direct run, which counts requests one by one.
     pub fn share_of_direct(&self, rate: f64) -> f64 {
         self.direct.map_or(0.0, |direct| 100.0 * rate / direct.per_second.max(1.0))
     }
+}
+
+/// What became of the events of these runs.
+pub fn tallies(lines: &[Line]) -> impl Iterator<Item = Tally> {
+    lines.iter().map(|line| line.tally.clone())
 }
 
 /// The medians of runs.
@@ -87,7 +97,12 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
     if delivered > 0.0 {
         report.tell("deliveries", delivered, "/s");
     }
-    report.tell("CPU of all services for an event", middle(|line| line.cpu_us_sum), "us");
+    let known = lines.iter().any(Line::knows_cpu);
+    if known {
+        report.tell("CPU of all services for an event", middle(|line| line.cpu_us_sum), "us");
+    } else {
+        report.remark("the CPU of the services is not known: no process of theirs is (--pid)");
+    }
     let names: Vec<String> = lines.first().map(|line| line.cpu_us.keys().cloned().collect()).unwrap_or_default();
     let mut bars = Vec::new();
     for name in names {
@@ -95,7 +110,7 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
         report.tell(format!("CPU of {name}"), us, "us");
         bars.push((name, us));
     }
-    if delivered > 0.0 {
+    if delivered > 0.0 && known {
         report.tell("CPU of all services for a delivery", middle(|line| line.cpu_us_delivery), "us");
     }
     report.tell("CPU of producers and receiver for an event", middle(|line| line.load_us), "us");
@@ -110,20 +125,42 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
     report.keep("runs", lines);
 }
 
-/// What became of the events of all runs. Nothing may be refused or lost.
-pub fn tell_account(report: &mut Report, tallies: impl IntoIterator<Item = Tally>) {
-    let mut all = Tally::default();
-    for tally in tallies {
-        all.posted += tally.posted;
-        all.accepted += tally.accepted;
-        all.lost += tally.lost;
-        all.duplicates += tally.duplicates;
+impl Flow {
+    /// What became of the events of these loads, with a last look for what comes late; the sum. Nothing may be refused or
+    /// lost.
+    pub async fn tell_account(&self, report: &mut Report, tallies: impl IntoIterator<Item = Tally>) -> Tally {
+        let all: Tally = tallies.into_iter().chain([self.came_late().await]).sum();
+        report.tell("accepted", figure(all.accepted), "");
+        report.none("refused", count(all.posted - all.accepted));
+        report.none("lost", count(all.lost));
+        report.tell("duplicates", figure(all.duplicates), "");
+        report.tell("of them when their load had been counted", figure(all.late), "");
+        keep_numbers(report, "", &all);
+        all
     }
-    let count = |of: u64| usize::try_from(of).unwrap_or(usize::MAX);
-    report.tell("accepted", figure(all.accepted), "");
-    report.none("refused", count(all.posted - all.accepted));
-    report.none("lost", count(all.lost));
-    report.tell("duplicates", count_of(count(all.duplicates)), "");
+}
+
+/// What became of loads that serve another measurement, which may ask for more than can be taken: nothing may be lost.
+pub fn tell_beside(report: &mut Report, name: &str, tallies: impl IntoIterator<Item = Tally>) {
+    let all: Tally = tallies.into_iter().sum();
+    report.tell(format!("{name}: accepted"), figure(all.accepted), "");
+    report.tell(format!("{name}: refused"), figure(all.posted - all.accepted), "");
+    report.none(format!("{name}: lost"), count(all.lost));
+    report.tell(format!("{name}: duplicates"), figure(all.duplicates), "");
+    keep_numbers(report, &format!("{}_", name.replace(' ', "_")), &all);
+}
+
+/// Which events were lost, and which came twice, where some were.
+fn keep_numbers(report: &mut Report, prefix: &str, all: &Tally) {
+    for (what, numbers) in [("lost", &all.lost_numbers), ("duplicate", &all.duplicate_numbers)] {
+        if !numbers.is_empty() {
+            report.keep(&format!("{prefix}{what}_numbers"), numbers);
+        }
+    }
+}
+
+fn count(of: u64) -> usize {
+    usize::try_from(of).unwrap_or(usize::MAX)
 }
 
 /// The memory of our largest process.
@@ -159,8 +196,11 @@ pub fn percentiles(report: &mut Report, api: &Latencies, end_to_end: Option<&Lat
     report.plot(plot);
 }
 
-/// CPU by process over time.
+/// CPU by process over time, where any is known.
 pub fn plot_cpu(report: &mut Report, samples: &Samples, from: f64) {
+    if samples.is_empty() {
+        return;
+    }
     let mut plot = Plot::over_time("CPU by process over time", "cores");
     for (name, samples) in samples {
         let cores = samples.windows(2).filter_map(|pair| match pair {

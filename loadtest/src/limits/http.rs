@@ -23,6 +23,7 @@ use tokio::{
 use super::{Found, Options, Watch};
 use crate::{
     ceilings,
+    client::TIMEOUT,
     epoch::Epoch,
     load::Pace,
     payload,
@@ -70,7 +71,12 @@ async fn requests_in(options: &Options) -> anyhow::Result<Found> {
             pace: Pace::Closed,
             repeat_every: 0,
         };
-        let client = Client { addresses: vec![address], connections: options.connections, epoch: Epoch::start() };
+        let client = Client {
+            addresses: vec![address],
+            connections: options.connections,
+            epoch: Epoch::start(),
+            timeout: TIMEOUT,
+        };
         let watch = Watch::start(&Pids::default());
         let ran = tokio::task::spawn_blocking(move || client.run(plan, &Arc::default())).await??;
         found = Some(watch.end(count));

@@ -9,7 +9,7 @@ mod store;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use signalpost_core::Clock as _;
 use signalpost_runtime::{SystemClock, SystemEntropy};
@@ -18,9 +18,10 @@ use signalpost_store_postgres::{PostgresSettings, PostgresStore};
 use signalpost_store_sqlite::SqliteStore;
 
 use crate::{
-    ceilings::{self, Ceilings},
+    ceilings::{self, Ceiling, Ceilings},
     plot::Plot,
     processes::{self, Pids},
+    ranges::at_least_one,
     report::{Report, count_of},
     run::bar,
     stats::median,
@@ -31,26 +32,40 @@ use crate::{
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Events of each measurement.
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000, value_parser = at_least_one::<usize>)]
     count: usize,
     /// Bytes of the data of an event.
     #[arg(long, default_value_t = 500)]
     bytes: usize,
     /// Events in a group of the store, and messages in a batch of the bus.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = at_least_one::<usize>)]
     group: usize,
     /// Groups that are out at once.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = at_least_one::<usize>)]
     callers: usize,
     /// Connections of HTTP.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one::<usize>)]
     connections: usize,
     /// Measurements of each; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
-    /// Which: all, or some of sqlite, postgres, kafka, http.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
+    /// Which; default: all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// What is measured alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Part {
+    /// Requests in, and out.
+    Http,
+    /// The store of a standalone.
+    Sqlite,
+    /// The store of a cluster.
+    Postgres,
+    /// The bus of a cluster.
+    Kafka,
 }
 
 /// One measurement of one part.
@@ -92,20 +107,21 @@ impl Watch {
 /// # Errors
 /// Something does not start, or fails.
 pub async fn run(target: &target::Options, options: &Options, results: &std::path::Path) -> anyhow::Result<Report> {
-    let wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
+    anyhow::ensure!(target.url.is_empty(), "limits measures parts that it starts itself: without --url");
+    let wanted = |part: Part| options.only.is_empty() || options.only.contains(&part);
     let mut found: Vec<(&'static str, Found)> = Vec::new();
-    for nth in 0..options.runs.max(1) {
+    for nth in 0..options.runs {
         let progress = bar(&format!("run {}", nth + 1), 0);
-        if wanted("http") {
+        if wanted(Part::Http) {
             found.extend(http::measure(options).await?);
         }
-        if wanted("sqlite") {
+        if wanted(Part::Sqlite) {
             let folder = tempfile::tempdir()?;
             let store = SqliteStore::open(folder.path(), Arc::new(SystemClock::new()), Arc::new(SystemEntropy))?;
             let [ingest, write] = store::measure(Arc::new(store), options, &Pids::default()).await?;
             found.extend([(ceilings::SQLITE_INGEST, ingest), (ceilings::SQLITE_WRITE, write)]);
         }
-        if wanted("postgres") {
+        if wanted(Part::Postgres) {
             let postgres = tokio::task::block_in_place(|| Postgres::start(!target.no_fsync))?;
             PostgresStore::migrate(&postgres.url()).await?;
             let store =
@@ -114,7 +130,7 @@ pub async fn run(target: &target::Options, options: &Options, results: &std::pat
             let [ingest, write] = store::measure(Arc::new(store), options, &pids).await?;
             found.extend([(ceilings::POSTGRES_INGEST, ingest), (ceilings::POSTGRES_WRITE, write)]);
         }
-        if wanted("kafka") {
+        if wanted(Part::Kafka) {
             let kafka = tokio::task::block_in_place(|| start_kafka(target))?;
             let pids = Pids::new(vec![("kafka".to_owned(), kafka.process.id())].into());
             let [produce, consume] = bus::measure(&kafka.brokers(), options, &pids).await?;
@@ -133,7 +149,8 @@ pub async fn run(target: &target::Options, options: &Options, results: &std::pat
         if per_second > 0.0 {
             report.tell(stage, per_second, "/s");
             report.tell(format!("{stage}: CPU of all who take part"), of(|found| found.cpu_us), "us");
-            kept.set(stage, per_second);
+            let (bytes, group) = (u64::try_from(options.bytes)?, u64::try_from(options.group)?);
+            kept.set(stage, Ceiling { per_second, bytes, group });
             bars.push((stage.to_owned(), per_second));
         }
     }

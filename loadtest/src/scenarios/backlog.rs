@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Load, figure, plot_cpu, plot_curve, tell_account, tell_memory},
+    flow::{self, Flow, Load, figure, plot_cpu, plot_curve, tell_memory},
     processes::Sampler,
+    ranges::at_least_one,
     report::Report,
     stats::median,
     target,
@@ -23,10 +24,10 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Deliveries that wait.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_parser = at_least_one::<u64>)]
     waiting: u64,
     /// Runs; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
 }
 
@@ -46,6 +47,7 @@ struct Drained {
 /// # Errors
 /// Something does not start, or refuses what it should take.
 pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<Report> {
+    options.flow.one_by_one("backlog, whose backlog comes in batches of 100,")?;
     let flow = Flow::start(target, &options.flow).await?;
     let destination = flow.destination("backlog.0", &json!({})).await?;
     let requests = flow.batches(&[&destination.event_type], BATCH);
@@ -54,7 +56,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut report = Report::new("backlog", flow.target.name(), serde_json::to_value(options)?);
     let mut runs = Vec::new();
     let mut tallies = Vec::new();
-    for nth in 0..options.runs.max(1) {
+    for nth in 0..options.runs {
         flow.pause(&destination, true).await?;
         let ran = flow.post(&load).await?;
         let filled_per_second = figure(load.requests() * BATCH) / ran.ended.saturating_sub(ran.began).as_secs_f64();
@@ -74,8 +76,8 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
             cpu_us: us(measured.cpu_seconds()),
             by_process: measured.cpu.iter().map(|(name, cpu)| (name.clone(), us(*cpu))).collect(),
         });
-        tallies.push(measured.tally);
-        if nth + 1 == options.runs.max(1) {
+        tallies.push(measured.tally.clone());
+        if nth + 1 == options.runs {
             plot_curve(&mut report, &measured.curve(BATCH, 1));
             plot_cpu(&mut report, &sampler.samples(), mark.at.as_secs_f64());
         }
@@ -84,13 +86,15 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     report.tell("drained, from the call that resumes to the last arrival", middle(|run| run.per_second), "/s");
     report.tell("which took", middle(|run| run.seconds), "s");
     report.tell("first arrival after", middle(|run| run.first_after_ms), "ms");
-    report.tell("CPU of all services for a delivery", middle(|run| run.cpu_us), "us");
+    if !runs[0].by_process.is_empty() {
+        report.tell("CPU of all services for a delivery", middle(|run| run.cpu_us), "us");
+    }
     for (place, (name, _)) in runs[0].by_process.iter().enumerate() {
         report.tell(format!("CPU of {name}"), median(runs.iter().map(|run| run.by_process[place].1)), "us");
     }
     report.tell(format!("filled, in batches of {BATCH}"), middle(|run| run.filled_per_second), "/s");
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, tallies);
+    flow.tell_account(&mut report, tallies).await;
     report.keep("runs", runs);
     Ok(report)
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     load::{Event, Range},
     processes::{Sampler, usage},
+    ranges::{at_least_one, positive},
     report::{Report, count_of},
     run::Run,
     target::{self, Size},
@@ -30,31 +31,31 @@ const FLAT_MIB: f64 = 32.0;
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// How many deliveries wait.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least_one::<usize>)]
     waiting: usize,
     /// Runs before, and as many after.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one::<usize>)]
     pairs: usize,
     /// Seconds of each.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one::<u64>)]
     seconds: u64,
     /// The share of the measured capacity that is posted for healthy destinations.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = positive)]
     load: f64,
     /// Events each second, instead of a share of the capacity.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Healthy destinations.
-    #[arg(long, default_value_t = 99)]
+    #[arg(long, default_value_t = 99, value_parser = at_least_one::<usize>)]
     healthy: usize,
     /// Bytes of the data of an event that waits.
     #[arg(long, default_value_t = 200)]
     bytes: usize,
     /// Requests of the producers that may be out at once.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_one::<usize>)]
     workers: usize,
     /// Seconds of the bursts that measure the capacity.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
     capacity_seconds: f64,
 }
 
@@ -122,7 +123,10 @@ fn mark(run: &Run, name: &'static str) -> Mark {
 }
 
 fn tell_memory(report: &mut Report, marks: &[Mark]) {
-    let Some(first) = marks.first() else { return };
+    let Some(first) = marks.first().filter(|mark| !mark.mib.is_empty()) else {
+        report.remark("memory is not judged: it is known only of what was started here");
+        return;
+    };
     for (service, _) in &first.mib {
         let of = |mark: &Mark| mark.mib.iter().find(|(name, _)| name == service).map_or(0.0, |(_, mib)| *mib);
         for mark in marks {

@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, Measured, percentiles, plot_curve, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, Measured, percentiles, plot_curve, tallies, tell_memory, tell_runs},
+    ranges::at_least_one,
     report::Report,
     target,
 };
@@ -19,10 +20,10 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Events of a run.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = at_least_one::<u64>)]
     count: u64,
     /// Runs; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
 }
 
@@ -36,11 +37,13 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let requests = flow.requests(&[&destination.event_type]);
     let load = Load::closed("burst", requests, options.count);
     let mut report = Report::new("burst", flow.target.name(), serde_json::to_value(options)?);
-    bursts(&flow, &load, options.runs, &mut report).await?;
+    let lines = bursts(&flow, &load, options.runs, &mut report).await?;
+    flow.tell_account(&mut report, tallies(&lines)).await;
     Ok(report)
 }
 
-/// Warms up, runs so many bursts, and tells of them; plots are of the last.
+/// Warms up, runs so many bursts, and tells how fast they were; plots are of the last. What became of their events is told by
+/// the scenario, when it has no further load.
 ///
 /// # Errors
 /// As [`run`].
@@ -49,7 +52,6 @@ pub async fn bursts(flow: &Flow, load: &Load, runs: usize, report: &mut Report) 
     let (lines, last) = repeated(flow, load, runs).await?;
     tell_runs(report, &lines);
     tell_memory(report, &flow.target.pids);
-    tell_account(report, lines.iter().map(|line| line.tally));
     if let Some(last) = last {
         plot_curve(report, &last.curve(load.requests.batch, load.fan));
         percentiles(report, &last.api, Some(&last.end_to_end));
@@ -64,7 +66,7 @@ pub async fn bursts(flow: &Flow, load: &Load, runs: usize, report: &mut Report) 
 pub async fn repeated(flow: &Flow, load: &Load, runs: usize) -> anyhow::Result<(Vec<Line>, Option<Measured>)> {
     let mut lines = Vec::new();
     let mut last = None;
-    for _ in 0..runs.max(1) {
+    for _ in 0..runs {
         flow.target.quiet(Duration::from_secs(20)).await;
         let direct = flow.direct().await?;
         let measured = flow.run(load).await?;

@@ -8,9 +8,11 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, percentiles, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, percentiles, tallies, tell_memory, tell_runs},
+    ranges::at_least_one,
     report::Report,
     target,
+    wire::Tally,
 };
 
 /// How it is run.
@@ -19,10 +21,10 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Events of a run.
-    #[arg(long, default_value_t = 50_000)]
+    #[arg(long, default_value_t = 50_000, value_parser = at_least_one::<u64>)]
     count: u64,
     /// Runs; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
     /// Who wants them.
     #[arg(long, value_enum, default_value = "nobody")]
@@ -57,7 +59,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut lines = Vec::new();
     let mut answers = Vec::new();
     let mut last = None;
-    for _ in 0..options.runs.max(1) {
+    for _ in 0..options.runs {
         flow.target.quiet(Duration::from_secs(20)).await;
         let direct = flow.direct().await?;
         let measured = flow.run(&load).await?;
@@ -67,7 +69,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     }
     tell_runs(&mut report, &lines);
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, lines.iter().map(|line| line.tally));
+    flow.tell_account(&mut report, tallies(&lines)).await;
     if let Some(mut last) = last {
         percentiles(&mut report, &last.api, None);
         if paused {
@@ -76,8 +78,10 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
             flow.pause(&destination, false).await?;
             let all = Load { events: options.count * u64::try_from(lines.len())?, ..load.fan(1) };
             let drained = flow.arrived(&all, last.ran, &first).await?;
-            report.none("lost, when it is resumed", usize::try_from(drained.tally.lost)?);
-            report.none("came twice, when it is resumed", usize::try_from(drained.tally.duplicates)?);
+            let all: Tally = [drained.tally, flow.came_late().await].into_iter().sum();
+            report.none("lost, when it is resumed", usize::try_from(all.lost)?);
+            report.none("came twice, when it is resumed", usize::try_from(all.duplicates)?);
+            report.keep("when_resumed", all);
         }
     }
     Ok(report)

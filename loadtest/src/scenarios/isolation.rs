@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     load::Event,
+    ranges::{at_least_one, positive},
     receiver::{Behaviour, Failure},
     report::Report,
     run::{Destination, Run},
@@ -34,10 +35,10 @@ const P99_ALLOWANCE_MS: f64 = 5.0;
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Pairs of runs.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one::<usize>)]
     pairs: usize,
     /// Seconds of each run.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one::<u64>)]
     seconds: u64,
     /// Seconds of the same load before, of healthy ones, that count for nothing.
     #[arg(long, default_value_t = 15)]
@@ -46,16 +47,16 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "hang")]
     trouble: Trouble,
     /// The share of the measured capacity that is posted with it: half of it to the one.
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = 0.4, value_parser = positive)]
     load: f64,
     /// Events each second in all, instead of a share of the capacity.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// What the run without is.
     #[arg(long, value_enum, default_value = "absent")]
     without: Without,
     /// Its time-out, in milliseconds.
-    #[arg(long, default_value_t = 15_000)]
+    #[arg(long, default_value_t = 15_000, value_parser = at_least_one::<u32>)]
     timeout_ms: u32,
     /// Whether its circuit may open, where that is not as by default.
     #[arg(long)]
@@ -64,19 +65,19 @@ pub struct Options {
     #[arg(long, default_value_t = 0)]
     waiting: usize,
     /// Healthy destinations.
-    #[arg(long, default_value_t = 99)]
+    #[arg(long, default_value_t = 99, value_parser = at_least_one::<usize>)]
     healthy: usize,
     /// With `many-destinations`: how many the other tenant has.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one::<usize>)]
     destinations: usize,
     /// Bytes of an event's data.
     #[arg(long, default_value_t = 500)]
     bytes: usize,
     /// Requests of the producers that may be out at once.
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_one::<usize>)]
     workers: usize,
     /// Seconds of the bursts that measure the capacity.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
     capacity_seconds: f64,
 }
 
@@ -248,9 +249,10 @@ impl Others {
 }
 
 /// A tenant with so many destinations; an event for each.
-async fn other_tenant(run: &Run, options: &Options, slug: &str, destinations: usize) -> anyhow::Result<Vec<Event>> {
-    run.target.api.create_tenant(slug, &json!({})).await?;
-    let api = run.target.api.in_tenant(slug);
+async fn other_tenant(run: &Run, options: &Options, name: &str, destinations: usize) -> anyhow::Result<Vec<Event>> {
+    let slug = format!("{name}-{}", run.epoch.tag());
+    run.target.api.create_tenant(&slug, &json!({})).await?;
+    let api = run.target.api.in_tenant(&slug);
     let bar = crate::run::bar("destinations", destinations);
     let path = run.receiver.path(Behaviour::OK);
     let mut left = futures::stream::FuturesUnordered::new();

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::burst::bursts;
 use crate::{
-    flow::{self, Flow, Load},
+    flow::{self, Flow, Line, Load, tallies},
+    ranges::at_least_one,
     report::Report,
     stats::median,
     target,
@@ -21,13 +22,13 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Destinations.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one::<usize>)]
     destinations: usize,
     /// Events of a run.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = at_least_one::<u64>)]
     count: u64,
     /// Runs of each; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
 }
 
@@ -53,13 +54,15 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let load = Load::closed("among all", flow.requests(&types), options.count);
     let after = bursts(&flow, &load, options.runs, &mut report).await?;
 
-    let events = |lines: &[flow::Line]| median(lines.iter().map(|line| line.events_per_second));
-    let cpu = |lines: &[flow::Line]| median(lines.iter().map(|line| line.cpu_us_sum));
+    let events = |lines: &[Line]| median(lines.iter().map(|line| line.events_per_second));
+    let cpu = |lines: &[Line]| median(lines.iter().map(|line| line.cpu_us_sum));
     report.tell(format!("events, among {FEW}"), events(&before), "/s");
-    report.tell(format!("CPU of all services for an event, among {FEW}"), cpu(&before), "us");
     report.tell("events, all / few", events(&after) / events(&before).max(1.0), "");
-    report.tell("CPU for an event, all / few", cpu(&after) / cpu(&before).max(0.001), "");
-    report.none("lost, among the few", usize::try_from(before.iter().map(|line| line.tally.lost).sum::<u64>())?);
+    if before.iter().any(Line::knows_cpu) {
+        report.tell(format!("CPU of all services for an event, among {FEW}"), cpu(&before), "us");
+        report.tell("CPU for an event, all / few", cpu(&after) / cpu(&before).max(0.001), "");
+    }
+    flow.tell_account(&mut report, tallies(&before).chain(tallies(&after))).await;
     report.keep("among_few", &among_few.series);
     Ok(report)
 }

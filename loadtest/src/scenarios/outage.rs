@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Bar, Flow, Line, Load, percentiles, plot_cpu, plot_curve, tell_account, tell_memory},
+    flow::{self, Bar, Flow, Line, Load, percentiles, plot_cpu, plot_curve, tell_memory},
     processes::Sampler,
+    ranges::positive,
     report::Report,
     target,
 };
@@ -25,7 +26,7 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Events each second.
-    #[arg(long, default_value_t = 500.0)]
+    #[arg(long, default_value_t = 500.0, value_parser = positive)]
     rate: f64,
     /// Seconds without the receiver.
     #[arg(long, default_value_t = 60)]
@@ -91,10 +92,12 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
         report.tell(format!("arrivals in the first {seconds} s of them"), arrived, "");
     }
     let line = Line::of(&measured, None);
-    report.tell("CPU of all services for an event", line.cpu_us_sum, "us");
+    if line.knows_cpu() {
+        report.tell("CPU of all services for an event", line.cpu_us_sum, "us");
+    }
     report.tell("API answer, p99", line.api_p99_ms, "ms");
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, [measured.tally]);
+    flow.tell_account(&mut report, [line.tally]).await;
     plot_curve(&mut report, &curve);
     plot_cpu(&mut report, &sampler.samples(), mark.at.as_secs_f64());
     percentiles(&mut report, &measured.api, Some(&measured.end_to_end));

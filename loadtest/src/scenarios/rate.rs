@@ -10,6 +10,7 @@ use serde_json::json;
 use super::backlog_dead::fill;
 use crate::{
     load::Event,
+    ranges::{at_least_one, positive},
     receiver::Behaviour,
     report::{Report, count_of},
     run::{Run, bar},
@@ -24,13 +25,13 @@ const WINDOW: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Requests each second.
-    #[arg(long, default_value_t = 50.0)]
+    #[arg(long, default_value_t = 50.0, value_parser = positive)]
     per_second: f64,
     /// The burst.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one::<u32>)]
     burst: u32,
     /// How many deliveries wait.
-    #[arg(long, default_value_t = 3_000)]
+    #[arg(long, default_value_t = 3_000, value_parser = at_least_one::<usize>)]
     waiting: usize,
     /// Half-way, Redis is away for a while.
     #[arg(long, value_enum, default_value = "no")]
@@ -46,7 +47,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0)]
     latency_ms: u64,
     /// Seconds without any arrival after which it is given up.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 120, value_parser = at_least_one::<u64>)]
     give_up: u64,
 }
 

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, percentiles, plot_curve, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, percentiles, plot_curve, tell_memory, tell_runs},
+    ranges::at_least_one,
     report::{Report, count_of},
     target,
 };
@@ -16,7 +17,7 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Events.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = at_least_one::<u64>)]
     count: u64,
     /// Milliseconds between the first request for an event and the second, before the jitter of a fifth.
     #[arg(long, default_value_t = 1_000)]
@@ -50,9 +51,11 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let requests = count_of(measured.arrivals.len());
     report.tell("requests to the receiver", requests, "");
     report.tell("requests each second", requests / measured.took.as_secs_f64(), "/s");
-    report.tell("CPU of all services for a request", measured.cpu_seconds() * 1e6 / requests.max(1.0), "us");
+    if line.knows_cpu() {
+        report.tell("CPU of all services for a request", measured.cpu_seconds() * 1e6 / requests.max(1.0), "us");
+    }
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, [line.tally]);
+    flow.tell_account(&mut report, [line.tally]).await;
     plot_curve(&mut report, &measured.curve(load.requests.batch, 1));
     percentiles(&mut report, &measured.api, Some(&measured.end_to_end));
     Ok(report)

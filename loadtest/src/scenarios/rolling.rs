@@ -13,6 +13,7 @@ use crate::{
     ledger,
     load::{Event, Pace},
     payload,
+    ranges::{at_least_one, positive},
     receiver::Behaviour,
     report::{Report, count_of},
     run::{Run, bar},
@@ -27,16 +28,16 @@ const LONGEST: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// How often every service is restarted.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = at_least_one::<usize>)]
     rounds: usize,
     /// Events each second.
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = 200.0, value_parser = positive)]
     rate: f64,
     /// How long the receiver takes to answer, in milliseconds: so that requests are out at every moment.
     #[arg(long, default_value_t = 30)]
     latency_ms: u64,
     /// Destinations.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, value_parser = at_least_one::<usize>)]
     destinations: usize,
     /// Between two restarts, in milliseconds.
     #[arg(long, default_value_t = 1_000)]

@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    flow::{self, Flow, Line, Load, percentiles, plot_cpu, plot_curve, tell_account, tell_memory, tell_runs},
+    flow::{self, Flow, Line, Load, percentiles, plot_cpu, plot_curve, tell_memory, tell_runs},
     plot::Plot,
     processes::{self, Sampler},
+    ranges::positive,
     report::Report,
     run::bar,
     stats::median,
@@ -37,10 +38,10 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Minutes.
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = positive)]
     minutes: f64,
     /// Events each second.
-    #[arg(long, default_value_t = 1_000.0)]
+    #[arg(long, default_value_t = 1_000.0, value_parser = positive)]
     rate: f64,
 }
 
@@ -90,7 +91,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut report = Report::new("soak", flow.target.name(), serde_json::to_value(options)?);
     tell_runs(&mut report, &[Line::of(&measured, None)]);
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, [measured.tally]);
+    flow.tell_account(&mut report, [measured.tally.clone()]).await;
     judge(&mut report, &tracks, options.rate);
     plot_curve(&mut report, &measured.curve(load.requests.batch, 1));
     plot_cpu(&mut report, &sampler.samples(), mark.at.as_secs_f64());
@@ -138,6 +139,16 @@ fn look(flow: &Flow, from: Duration, tracks: &mut Tracks) -> anyhow::Result<()> 
 }
 
 fn judge(report: &mut Report, tracks: &Tracks, rate: f64) {
+    if tracks.memory_mib.is_empty() {
+        report.remark(
+            "memory and file descriptors are not judged: no process is known (--pid), or the time was too short",
+        );
+    }
+    if tracks.stored_mib.is_empty() {
+        report.remark(
+            "what the store keeps is not judged: it is not one that was started here, or the time was too short",
+        );
+    }
     for track in &tracks.memory_mib {
         let (middle, last) = thirds(track);
         let name = format!("{}: memory, last third against the middle one", track.name);
@@ -206,7 +217,15 @@ mod tests {
         };
         let mut report = Report::new("soak", "standalone", Value::Null);
         judge(&mut report, &tracks, 100.0);
+        assert!(report.remarks.is_empty());
         report.holds()
+    }
+
+    #[test]
+    fn what_is_not_judged_is_said() {
+        let mut report = Report::new("soak", "running", Value::Null);
+        judge(&mut report, &Tracks::default(), 100.0);
+        assert_eq!((report.figures.len(), report.remarks.len()), (0, 2));
     }
 
     #[test]

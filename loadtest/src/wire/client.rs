@@ -23,6 +23,7 @@ use tokio::{
     net::{TcpStream, unix::pipe},
     sync::Semaphore,
     task::JoinSet,
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -45,6 +46,8 @@ pub struct Client {
     pub connections: usize,
     /// The clock.
     pub epoch: Epoch,
+    /// How long an answer may take: then the request has failed.
+    pub timeout: Duration,
 }
 
 /// What is sent.
@@ -73,7 +76,7 @@ pub struct Answered {
     pub intended: Duration,
     /// When its answer had been read.
     pub answered: Duration,
-    /// What it was; 0 where none came.
+    /// What it was; 0 where none came in time.
     pub status: u16,
     /// Whether the answer says that the event was known.
     pub known: bool,
@@ -104,6 +107,7 @@ pub struct Ran {
 struct Shared {
     plan: Plan,
     began: Duration,
+    timeout: Duration,
     next: AtomicU64,
     /// A permit for each request that is due; closed when all are.
     due: Semaphore,
@@ -123,11 +127,12 @@ impl Client {
     async fn send(&self, plan: Plan, done: Arc<AtomicU64>) -> io::Result<Ran> {
         let mut streams = Vec::with_capacity(self.connections);
         for address in self.addresses.iter().cycle().take(self.connections) {
-            streams.push((*address, connect(*address).await?));
+            streams.push((*address, timeout(self.timeout, connect(*address)).await??));
         }
         let cpu = processes::thread_cpu();
         let began = self.epoch.now() + LEAD;
-        let shared = Arc::new(Shared { plan, began, next: AtomicU64::new(0), due: Semaphore::new(0), done });
+        let (next, due) = (AtomicU64::new(0), Semaphore::new(0));
+        let shared = Arc::new(Shared { plan, began, timeout: self.timeout, next, due, done });
         let mut sending = JoinSet::new();
         for (address, stream) in streams {
             sending.spawn(one_after_the_other(self.epoch, address, stream, Arc::clone(&shared)));
@@ -191,10 +196,13 @@ async fn one_after_the_other(
     stream: TcpStream,
     shared: Arc<Shared>,
 ) -> Vec<Answered> {
-    let Shared { plan, began, next, due, done } = &*shared;
+    let Shared { plan, began, timeout, next, due, done } = &*shared;
     let mut answers = Vec::with_capacity(1024);
     let mut text = Vec::new();
     let mut stream = Some((stream, Reader::new(Side::Answers)));
+    // One timer for all requests of the connection: setting it later is cheap, another for each would not be.
+    let silent = sleep(*timeout);
+    tokio::pin!(silent);
     loop {
         if let Ok(permit) = due.acquire().await {
             permit.forget();
@@ -212,7 +220,13 @@ async fn one_after_the_other(
         let first = plan.first + place * plan.events;
         let which = usize::try_from(place).unwrap_or(0) % plan.requests.len();
         plan.requests[which].write(first, &mut text);
-        let (status, known) = exchange(&mut stream, address, &text).await.unwrap_or((0, false));
+        silent.as_mut().reset(Instant::now() + *timeout);
+        let (status, known) = tokio::select! {
+            biased;
+            answer = exchange(&mut stream, address, &text) => answer.unwrap_or((0, false)),
+            // What comes later on that connection would be taken for the answer to another request: it is dropped.
+            () = &mut silent => (0, false),
+        };
         answers.push(Answered { first, intended, answered: epoch.now(), status, known });
         done.fetch_add(plan.events, Ordering::Relaxed);
     }

@@ -6,6 +6,7 @@
 
 mod client;
 mod frame;
+mod late;
 mod prepared;
 mod sink;
 mod tally;
@@ -14,7 +15,8 @@ mod template;
 mod tests;
 
 pub use client::{Answered, Client, Plan, Ran};
+pub use late::Late;
 pub use prepared::{FIRST_NUMBER, Prepared};
 pub use sink::{Arrival, Sink};
-pub use tally::{Tally, tally};
+pub use tally::{Held, Tally, tally};
 pub use template::{Template, Variant};

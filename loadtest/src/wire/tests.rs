@@ -4,7 +4,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use super::{Arrival, Client, FIRST_NUMBER, Plan, Ran, Sink, Tally, Template, Variant, tally};
+use super::{Arrival, Client, FIRST_NUMBER, Held, Plan, Ran, Sink, Tally, Template, Variant, tally};
 use crate::{epoch::Epoch, load::Pace};
 
 /// The path of all requests.
@@ -16,10 +16,14 @@ fn sink() -> (Epoch, Sink) {
 }
 
 fn send(epoch: Epoch, sink: &Sink, count: u64, pace: Pace, repeat_every: u64) -> Ran {
-    let template = Template::direct(&sink.address().to_string(), PATH);
+    let client = Client { addresses: vec![sink.address()], connections: 8, epoch, timeout: Duration::from_secs(60) };
+    send_with(&client, count, pace, repeat_every)
+}
+
+fn send_with(client: &Client, count: u64, pace: Pace, repeat_every: u64) -> Ran {
+    let template = Template::direct(&client.addresses[0].to_string(), PATH);
     let variant = |seed| Variant { event_type: "test.0".to_owned(), bytes: 300, seed };
     let requests = (0..16).map(|seed| template.prepare(&[variant(seed)])).collect();
-    let client = Client { addresses: vec![sink.address()], connections: 8, epoch };
     let plan = Plan { requests, count, events: 1, first: FIRST_NUMBER, pace, repeat_every };
     client.run(plan, &Arc::default()).unwrap()
 }
@@ -29,7 +33,7 @@ fn all_that_is_sent_is_counted_once() {
     let (epoch, sink) = sink();
     let ran = send(epoch, &sink, 500, Pace::Closed, 0);
     let arrivals = sink.take();
-    let (found, latencies) = tally(&ran.answers, 1, &arrivals, 1);
+    let Held { tally: found, latencies, .. } = tally(&ran.answers, 1, &arrivals, 1);
     assert_eq!(found, Tally { posted: 500, accepted: 500, ..Tally::default() });
     assert_eq!((latencies.len(), sink.accepted()), (500, 500));
     assert!(arrivals.iter().all(|arrival| arrival.path == PATH));
@@ -41,7 +45,8 @@ fn all_that_is_sent_is_counted_once() {
 fn what_is_sent_twice_arrives_twice() {
     let (epoch, sink) = sink();
     let ran = send(epoch, &sink, 100, Pace::Closed, 10);
-    let (found, _) = tally(&ran.answers, 1, &sink.take(), 1);
+    let mut found = tally(&ran.answers, 1, &sink.take(), 1).tally;
+    assert_eq!(std::mem::take(&mut found.duplicate_numbers).len(), 10);
     // The sink knows no idempotency keys: each of the ten is a duplicate, and was not answered as a repetition.
     let wanted = Tally { posted: 90, accepted: 90, duplicates: 10, repeated: 10, unknown: 10, ..Tally::default() };
     assert_eq!(found, wanted);
@@ -85,5 +90,16 @@ fn the_sink_fails_what_it_should_and_goes_and_comes() {
     });
     assert!(back);
     sink.fail_first(false);
-    assert_eq!(tally(&send(epoch, &sink, 50, Pace::Closed, 0).answers, 1, &sink.take(), 1).0.lost, 0);
+    assert_eq!(tally(&send(epoch, &sink, 50, Pace::Closed, 0).answers, 1, &sink.take(), 1).tally.lost, 0);
+}
+
+#[test]
+fn what_is_never_answered_has_failed() {
+    // Connections are taken by the kernel, and nobody reads from them.
+    let silent = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let addresses = vec![silent.local_addr().unwrap()];
+    let client = Client { addresses, connections: 2, epoch: Epoch::start(), timeout: Duration::from_millis(50) };
+    let ran = send_with(&client, 6, Pace::Closed, 0);
+    assert_eq!(ran.answers.len(), 6);
+    assert!(ran.answers.iter().all(|answer| !answer.accepted()));
 }

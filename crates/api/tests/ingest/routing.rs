@@ -160,6 +160,25 @@ async fn a_batch_under_a_key_stays_within_one_transaction() {
 }
 
 #[tokio::test]
+async fn a_batch_fills_ten_groups_and_the_rest_of_it_is_expanded_later() {
+    let ingest = IngestSettings { group_deliveries: 2, ..IngestSettings::default() };
+    let app = App::start_with(Settings { ingest, ..Settings::default() }, |store| Arc::new(store));
+    for _ in 0..2 {
+        app.destination(json!({})).await;
+    }
+    let events: Vec<_> = (0..12).map(|number| json!({"type": "a", "data": number})).collect();
+    let answer = app.post("/v1/events/batch", json!({"events": events})).await.expect(202);
+    let mut created = 0;
+    for result in answer["results"].as_array().unwrap() {
+        assert_eq!(result["deliveries"], 2);
+        created += deliveries(&app, result).await.len();
+    }
+    assert_eq!(created, 20, "two events are expanded later");
+    use signalpost_store::ScheduleStore as _;
+    assert_eq!(app.store.expand_fan_outs(100).await.unwrap(), 4);
+}
+
+#[tokio::test]
 async fn a_spilled_destination_gets_its_deliveries_from_the_store() {
     use signalpost_store::{DispatchStore as _, dispatch::DeliveryWrite};
     let app = App::start();

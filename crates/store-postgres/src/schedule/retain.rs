@@ -76,13 +76,18 @@ async fn drop_partitions(store: &PostgresStore, age: Duration) -> Result<(), Sto
         if transact!(store, SCAN_TIME, |transaction| has_queued(transaction, day))? {
             continue;
         }
-        match transact!(store, |transaction| partitions::drop_day(transaction, day)) {
-            Ok(_) => {}
-            // Somebody reads for long: another time.
-            Err(failure) if failure.sqlstate().as_deref() == Some("55P03") => {
-                tracing::info!("partition not dropped: it is in use");
+        for table in partitions::TABLES {
+            match transact!(store, |transaction| partitions::drop_partition(transaction, table, day)) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Somebody reads for long: another time.
+                Err(failure) if failure.sqlstate().as_deref() == Some("55P03") => {
+                    let partition = partitions::name(table, day);
+                    tracing::warn!(partition, "not dropped, as it is in use; this is tried again");
+                    break;
+                }
+                Err(failure) => return Err(failure.into()),
             }
-            Err(failure) => return Err(failure.into()),
         }
     }
     Ok(())

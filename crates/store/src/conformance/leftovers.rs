@@ -22,6 +22,7 @@ super::cases![
     what_came_later_is_not_lost,
     the_reconciler_goes_on_where_it_stopped,
     a_deleted_destination_is_swept,
+    a_deleted_destination_leaves_no_queue_on_trial,
     a_request_that_is_out_is_not_swept,
     sweeping_is_bounded,
 ];
@@ -238,6 +239,18 @@ async fn a_deleted_destination_is_swept(world: &World) {
     assert_eq!(world.store.destinations(&[gone.id]).await.unwrap(), []);
     assert_eq!(world.state(untouched.delivery_id).await, DeliveryState::Waiting);
     assert!(world.store.destination(TENANT, stays.id).await.unwrap().is_some());
+}
+
+async fn a_deleted_destination_leaves_no_queue_on_trial(world: &World) {
+    let destination = world.destination().await;
+    let hold =
+        crate::dispatch::QueueHold { destination_id: destination.id, hold: HOUR, trial: std::num::NonZeroU32::new(1) };
+    world.store.hold_queues(&[hold]).await.unwrap();
+    assert_eq!(world.store.spilled().await.unwrap(), [destination.id]);
+    world.store.delete_destination(TENANT, destination.id).await.unwrap();
+    assert_eq!(sweep(world).await, 1);
+    assert_eq!(world.store.spilled().await.unwrap(), []);
+    assert_eq!(world.store.sample().await.unwrap().spilled, 0);
 }
 
 async fn a_request_that_is_out_is_not_swept(world: &World) {

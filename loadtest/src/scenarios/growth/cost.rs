@@ -22,8 +22,8 @@ const DOUBLING: f64 = 0.05;
 pub fn judge(report: &mut Report, of: Of, points: &[Point]) {
     let [first, .., last] = points else { return };
     let (before, after) = (first.cpu_of_delivery(), last.cpu_of_delivery());
-    // Of what runs elsewhere nothing is known.
     if before <= 0.0 {
+        report.remark("the CPU for a delivery is not judged: no process of the services is known (--pid)");
         return;
     }
     let between = format!("{} / {}", of.sized(last.size), number(figure(first.size)));

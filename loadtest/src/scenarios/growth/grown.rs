@@ -59,7 +59,9 @@ impl Grown {
         self.accepted += runs.iter().map(|line| line.tally.accepted).sum::<u64>();
         // A burst stores its own events: fewer before it are as many.
         let measured_at = if self.of == Of::Stored { before.max(options.count) } else { size };
-        Ok(Point { size, measured_at, fan, stored_mib: stored.mib, filled, runs })
+        // Each number of dispatchers is another Signalpost, so it is asked for here.
+        let late = self.flow.came_late().await;
+        Ok(Point { size, measured_at, fan, stored_mib: stored.mib, filled, runs, late })
     }
 
     /// Creates what is missing for a size; the requests of its load.

@@ -18,7 +18,8 @@ use serde::Serialize;
 
 use self::{grown::Grown, of::Of, told::Point};
 use crate::{
-    flow::{self, tell_account, tell_memory},
+    flow::{self, tell_memory},
+    ranges::at_least_one,
     report::Report,
     target::{self, Deployment},
 };
@@ -36,10 +37,10 @@ pub struct Options {
     #[arg(long, value_delimiter = ',')]
     points: Vec<u64>,
     /// Events of a burst; of fan-out, deliveries.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 20_000, value_parser = at_least_one::<u64>)]
     count: u64,
     /// Bursts at each size; the medians are told.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     runs: usize,
     /// Also writes each plot into this folder, as `<of>-<plot>.svg`.
     #[arg(long, value_name = "FOLDER")]
@@ -94,7 +95,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
         point.tell(options.of, &mut report);
     }
     cost::judge(&mut report, options.of, &points);
-    tell_account(&mut report, points.iter().flat_map(Point::tallies));
+    grown.flow.tell_account(&mut report, points.iter().flat_map(Point::tallies)).await;
     tell_memory(&mut report, &grown.flow.target.pids);
     told::plot(&mut report, options.of, &points);
     report.keep("points", &points);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Of;
 use crate::{
-    flow::{Line, figure},
+    flow::{Line, figure, tallies},
     plot::Plot,
     report::Report,
     stats::median,
@@ -30,6 +30,8 @@ pub struct Point {
     pub filled: Vec<Tally>,
     /// The bursts.
     pub runs: Vec<Line>,
+    /// What came twice beside them.
+    pub late: Tally,
 }
 
 impl Point {
@@ -62,7 +64,7 @@ impl Point {
 
     /// What became of all events that count.
     pub fn tallies(&self) -> impl Iterator<Item = Tally> {
-        self.filled.iter().copied().chain(self.runs.iter().map(|line| line.tally))
+        self.filled.iter().cloned().chain(tallies(&self.runs)).chain([self.late.clone()])
     }
 
     /// The medians of its bursts.
@@ -78,8 +80,10 @@ impl Point {
         tell("events", self.middle(|line| line.events_per_second), "/s");
         tell("deliveries", self.middle(|line| line.deliveries_per_second), "/s");
         tell("share of direct", self.middle(|line| line.share_of_direct(line.events_per_second)), "%");
-        tell("CPU of all services for an event", self.middle(|line| line.cpu_us_sum), "us");
-        tell("CPU of all services for a delivery", self.cpu_of_delivery(), "us");
+        if self.runs.iter().any(Line::knows_cpu) {
+            tell("CPU of all services for an event", self.middle(|line| line.cpu_us_sum), "us");
+            tell("CPU of all services for a delivery", self.cpu_of_delivery(), "us");
+        }
         for (kind, us) in self.cpu_by_kind() {
             tell(&format!("CPU of {kind} for a delivery"), us, "us");
         }
@@ -176,7 +180,7 @@ mod tests {
     fn point(size: u64, fan: u64) -> Point {
         let runs = [80.0, 400.0, 100.0].map(|cpu| burst(cpu, f64::from(u32::try_from(fan).unwrap()))).to_vec();
         let filled = vec![Tally { posted: 5, accepted: 5, ..Tally::default() }];
-        Point { size, measured_at: size, fan, stored_mib: vec![("data", 12.0)], filled, runs }
+        Point { size, measured_at: size, fan, stored_mib: vec![("data", 12.0)], filled, runs, late: Tally::default() }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::{
     load::{Event, Pace},
     processes::usage,
+    ranges::{at_least_one, positive},
     receiver::Behaviour,
     report::{Report, count_of},
     run::Run,
@@ -39,16 +40,16 @@ pub struct Options {
     #[arg(long, default_value_t = 10_000)]
     idle: usize,
     /// Events each second of the producers beside them.
-    #[arg(long, default_value_t = 300.0)]
+    #[arg(long, default_value_t = 300.0, value_parser = positive)]
     rate: f64,
     /// Seconds of each of the two measurements: alone, and with all of them there.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = at_least_one::<u64>)]
     seconds: u64,
     /// Bytes of the data of an event.
     #[arg(long, default_value_t = 500)]
     bytes: usize,
     /// Requests of the producers that may be out at once.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one::<usize>)]
     workers: usize,
 }
 
@@ -106,9 +107,13 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     }
     report.at_least("accepted, with them / alone", beside.rate / alone.rate, "", 0.95);
     let most = BESIDE_MIB + CONNECTION_KIB / 1024.0 * count_of(all);
-    report.tell("memory, alone", before, "MiB");
-    report.at_most("memory, growth with them", after - before, "MiB", most);
-    report.tell("memory for each of them", (after - before) * 1024.0 / count_of(held.max(1)), "KiB");
+    if before > 0.0 {
+        report.tell("memory, alone", before, "MiB");
+        report.at_most("memory, growth with them", after - before, "MiB", most);
+        report.tell("memory for each of them", (after - before) * 1024.0 / count_of(held.max(1)), "KiB");
+    } else {
+        report.remark("memory is not judged: it is known only of what was started here");
+    }
     Ok(report)
 }
 

@@ -14,6 +14,7 @@ use crate::{
     ledger::{self, Account, Posted},
     load::{Event, Load},
     payload,
+    ranges::{at_least_one, none_or_positive, probability},
     receiver::{Behaviour, Entry},
     report::{Report, count_of},
     run::{Destination, Run, bar},
@@ -25,40 +26,40 @@ use crate::{
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Lanes.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<usize>)]
     lanes: usize,
     /// Events of each.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one::<usize>)]
     events: usize,
     /// Destinations that the lanes are spread over.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = at_least_one::<usize>)]
     destinations: usize,
     /// How often the receiver answers 500: from 0 to 1.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.3, value_parser = probability)]
     fails: f64,
     /// How long it takes to answer, in milliseconds.
     #[arg(long, default_value_t = 5)]
     latency_ms: u64,
     /// Events posted each second, so that they come in over many kills; 0: as fast as they are accepted.
-    #[arg(long, default_value_t = 400.0)]
+    #[arg(long, default_value_t = 400.0, value_parser = none_or_positive)]
     rate: f64,
     /// So many events of a lane are posted one right after the other, before its producer turns to the next lane.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one::<usize>)]
     in_a_row: usize,
     /// These are posted as one batch.
     #[arg(long)]
     batch: bool,
     /// Seconds between two kills; 0: none.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = none_or_positive)]
     kill_every: f64,
     /// The destinations ask for no order: shows that the check finds what is overtaken.
     #[arg(long)]
     unordered: bool,
     /// Producers; each has lanes of its own and posts their events one after the other.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one::<usize>)]
     producers: usize,
     /// Seconds after which what has not arrived counts as lost.
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 600, value_parser = at_least_one::<u64>)]
     give_up: u64,
 }
 

@@ -12,13 +12,15 @@ use serde_json::json;
 
 use crate::{
     flow::{
-        self, Flow, Line, Load, Measured, Requests, percentiles, plot_cpu, plot_curve, tell_account, tell_memory,
+        self, Flow, Line, Load, Measured, Requests, percentiles, plot_cpu, plot_curve, tell_beside, tell_memory,
         tell_runs,
     },
     processes::Sampler,
+    ranges::{at_least_one, positive},
     report::Report,
     run::bar,
     target,
+    wire::Tally,
 };
 
 /// Events of the closed loop that tells where to begin.
@@ -37,19 +39,19 @@ pub struct Options {
     #[command(flatten)]
     flow: flow::Options,
     /// Events each second: this rate only.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     rate: Option<f64>,
     /// Seconds of the measurement.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, value_parser = at_least_one::<u64>)]
     seconds: u64,
     /// Seconds of each trial before it.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = at_least_one::<u64>)]
     probe_seconds: u64,
     /// Milliseconds from the intended start of a post to the arrival, p99, that a rate may have.
-    #[arg(long, default_value_t = 1_000.0)]
+    #[arg(long, default_value_t = 1_000.0, value_parser = positive)]
     p99_ms: f64,
     /// How close the search comes: 0.05 is 5 %.
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, value_parser = positive)]
     precision: f64,
     /// Seconds at half of the rate that was found; 0: not measured.
     #[arg(long, default_value_t = 20)]
@@ -68,9 +70,10 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut report = Report::new("sustained", flow.target.name(), serde_json::to_value(options)?);
     let sampler = Sampler::of_cpu(flow.epoch, flow.target.pids.clone(), Duration::from_millis(500));
     let length = Duration::from_secs(options.seconds);
+    let mut trials = Vec::new();
     let (rate, measured) = match options.rate {
         Some(rate) => (rate, at(&flow, &requests, rate, length).await?),
-        None => highest(&flow, options, &requests, &mut report).await?,
+        None => highest(&flow, options, &requests, &mut report, &mut trials).await?,
     };
     report.tell("rate", rate, "/s");
     if options.rate.is_none() {
@@ -80,7 +83,6 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     report.tell("end to end, p99.9", measured.end_to_end.ms(0.999), "ms");
     report.tell("end to end, max", measured.end_to_end.ms(1.0), "ms");
     tell_memory(&mut report, &flow.target.pids);
-    tell_account(&mut report, [measured.tally]);
     plot_curve(&mut report, &measured.curve(requests.batch, 1));
     percentiles(&mut report, &measured.api, Some(&measured.end_to_end));
     let from = measured.from.as_secs_f64();
@@ -93,8 +95,15 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
         report.at_most("at half of it: API answer, p99", half.api.ms(0.99), "ms", API_P99_MS);
         report.tell("at half of it: end to end, p50", half.end_to_end.ms(0.5), "ms");
         report.tell("at half of it: end to end, p99", half.end_to_end.ms(0.99), "ms");
-        report.tell("at half of it: CPU of all services for an event", Line::of(&half, None).cpu_us_sum, "us");
-        report.none("at half of it: lost", usize::try_from(half.tally.lost)?);
+        let line = Line::of(&half, None);
+        if line.knows_cpu() {
+            report.tell("at half of it: CPU of all services for an event", line.cpu_us_sum, "us");
+        }
+        tell_beside(&mut report, "at half of it", [half.tally]);
+    }
+    flow.tell_account(&mut report, [measured.tally]).await;
+    if options.rate.is_none() {
+        tell_beside(&mut report, "trials", trials);
     }
     Ok(report)
 }
@@ -106,7 +115,7 @@ async fn at(flow: &Flow, requests: &Requests, rate: f64, length: Duration) -> an
 }
 
 fn holds(measured: &Measured, options: &Options) -> bool {
-    let tally = measured.tally;
+    let tally = &measured.tally;
     tally.lost == 0 && tally.accepted == tally.posted && measured.end_to_end.ms(0.99) < options.p99_ms
 }
 
@@ -119,14 +128,18 @@ struct Trial {
     holds: bool,
 }
 
-/// The highest rate that holds for the whole time.
+/// The highest rate that holds for the whole time. What became of the events of all loads but that one is added to `beside`: a
+/// rate that does not hold may be slow, and lose nothing.
 async fn highest(
     flow: &Flow,
     options: &Options,
     requests: &Requests,
     report: &mut Report,
+    beside: &mut Vec<Tally>,
 ) -> anyhow::Result<(f64, Measured)> {
-    let burst = flow.run(&Load::closed("burst", requests.clone(), FIRST)).await?.events_per_second();
+    let burst = flow.run(&Load::closed("burst", requests.clone(), FIRST)).await?;
+    let (burst, tally) = (burst.events_per_second(), burst.tally);
+    beside.push(tally);
     report.tell("burst, for comparison", burst, "/s");
     let mut trials = Vec::new();
     let mut search = Search::from(burst * BEGIN, options.precision);
@@ -137,6 +150,7 @@ async fn highest(
         progress.println(format!("{rate:.0}/s: p99 {:.0} ms", trial.p99_ms));
         search.tried(rate, trial.holds);
         trials.push(trial);
+        beside.push(measured.tally);
     }
     progress.finish_and_clear();
     let mut rate = search.found().unwrap_or(1.0);
@@ -151,6 +165,7 @@ async fn highest(
             report.keep("trials", trials);
             return Ok((rate, measured));
         }
+        beside.push(measured.tally);
         rate *= LESS;
     }
 }
