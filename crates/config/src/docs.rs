@@ -23,8 +23,8 @@ A secret may come from a file: `SIGNALPOST_ADMIN_KEY_FILE=/run/secrets/admin-key
 its end does not count.
 
 A setting that is not known, or a value that cannot be, stops the start with one line that names it, and exit code 2.
-Every service accepts all settings, so one file serves them all. `SIGNALPOST_URL`, `SIGNALPOST_API_KEY` and
-`SIGNALPOST_TENANT` belong to the client commands.
+Every service accepts all settings, so one file serves them all. `SIGNALPOST_URL`, `SIGNALPOST_API_KEY`,
+`SIGNALPOST_SIGN_SECRET` and `SIGNALPOST_SIGN_SCHEME` belong to `signalpost send`, and have no `_FILE`.
 ";
 
 /// `docs/configuration.md`.
@@ -61,7 +61,7 @@ pub fn page() -> String {
 pub fn example() -> String {
     let mut text = String::from(
         "# Every setting, with its default or an example. Generated from crates/config/src/settings.rs.\n\
-         # docs/configuration.md says more.\n",
+         # docs/configuration.md says more. Nothing is run here: of a command, put what it prints in a shell.\n",
     );
     for (about, settings) in CONCERNS {
         let (title, _) = split(about);
@@ -70,6 +70,8 @@ pub fn example() -> String {
             let (help, _) = split(setting.help);
             let value = match setting.default {
                 Fallback::Text(value) => value,
+                // For a shell, which this file does not meet.
+                _ if setting.example.contains("$(") => "what-the-command-above-prints",
                 _ => setting.example,
             };
             let _infallible = writeln!(text, "\n# {help}.\n# {}={value}", setting.variable());

@@ -18,4 +18,4 @@ pub use error::ConfigError;
 pub use setting::Kind;
 pub use settings::Settings;
 pub use source::{load, load_from};
-pub use value::Format;
+pub use value::{Format, address};

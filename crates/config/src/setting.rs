@@ -91,6 +91,8 @@ pub struct Setting {
     pub range: Option<(f64, f64)>,
     /// Who does not start without.
     pub needed_by: &'static [Kind],
+    /// An empty text is a value (an empty list), and does not mean "not set".
+    pub empty_is_a_value: bool,
 }
 
 impl Setting {
@@ -105,6 +107,7 @@ impl Setting {
         secret: false,
         range: None,
         needed_by: &[],
+        empty_is_a_value: false,
     };
 
     /// Its key in TOML.
@@ -151,6 +154,7 @@ macro_rules! concern {
                 $crate::setting::Setting {
                     name: $env,
                     help: concat!($($help),+),
+                    empty_is_a_value: <$ty as $crate::value::Value>::EMPTY_IS_A_VALUE,
                     $($key: $value,)*
                     ..$crate::setting::Setting::PLAIN
                 }

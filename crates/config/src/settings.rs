@@ -134,7 +134,7 @@ concern! {
 concern! {
     /// Accepting events.
     Ingest {
-        /// The largest event: its `data`, in bytes as posted.
+        /// The largest event, in bytes as posted: all of it, not only its `data`.
         max_event_bytes: NonZeroUsize = "MAX_EVENT_BYTES" {
             default: Text("1048576"), unit: "bytes", example: "262144", range: Some((1024.0, 16_777_216.0)),
         }

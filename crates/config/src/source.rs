@@ -20,7 +20,7 @@ use crate::{
 pub const CONFIG: &str = "SIGNALPOST_CONFIG";
 
 /// Variables of ours that are no settings of a service: of the client commands, of tests, of generators.
-const OTHERS: &[&str] = &["URL", "API_KEY", "SIGN_SECRET", "SIGN_SCHEME", "TENANT", "CONFIG", "REGENERATE"];
+const OTHERS: &[&str] = &["URL", "API_KEY", "SIGN_SECRET", "SIGN_SCHEME", "CONFIG", "REGENERATE"];
 const OTHER_PREFIXES: &[&str] = &["TEST_", "DEV_"];
 
 /// Reads the settings of the process.
@@ -47,7 +47,7 @@ pub fn load_from(
         .filter_map(|(name, value)| Some((name.strip_prefix(PREFIX)?.to_owned(), value)))
         .filter(|(name, value)| !is_service_link(name, value))
         .collect();
-    let named = environment.get("CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = environment.get("CONFIG").filter(|path| !path.trim().is_empty()).map(PathBuf::from);
     let file = match config.map(Path::to_owned).or(named) {
         Some(path) => Some(File::read(path)?),
         None => None,
@@ -100,7 +100,8 @@ impl Source {
         let Some(setting) = setting.filter(|setting| setting.name == name) else {
             return Err(ConfigError::Unknown { name: format!("{PREFIX}{name}"), suggestion: None });
         };
-        let found = self.find(setting)?.filter(|found| T::EMPTY_IS_A_VALUE || !found.text.trim().is_empty());
+        // Empty here, though not where it was found: the file of a secret.
+        let found = self.find(setting)?.filter(|found| says_something(setting, &found.text));
         let found = match (found, setting.default.of(self.kind)) {
             (Some(found), _) => found,
             (None, Some(text)) => {
@@ -127,7 +128,7 @@ impl Source {
     /// What the environment says, else what the file says.
     fn find(&self, setting: &Setting) -> Result<Option<Found>, ConfigError> {
         let variables = setting.names().filter_map(|name| {
-            let text = self.environment.get(&name)?.clone();
+            let text = self.environment.get(&name).filter(|text| says_something(setting, text))?.clone();
             Some(Found { name: format!("{PREFIX}{name}"), text })
         });
         if let Some(found) = resolve(setting, variables)? {
@@ -143,6 +144,7 @@ impl Source {
                 Some(text) => Ok(Found { name, text }),
                 None => Err(not_a_value(&name)),
             })
+            .filter(|found| found.as_ref().map_or(true, |found| says_something(setting, &found.text)))
             .collect::<Result<Vec<_>, _>>()?;
         resolve(setting, keys)
     }
@@ -161,6 +163,9 @@ impl Source {
             };
             if let Some(suggestion) = kafka::misspelt(name) {
                 return Err(ConfigError::Unknown { name: variable, suggestion: Some(suggestion) });
+            }
+            if value.trim().is_empty() {
+                continue;
             }
             let by_file = property.strip_suffix(FILE).map(kafka::property_of).filter(|p| kafka::is_secret(p));
             match by_file {
@@ -216,6 +221,11 @@ impl Source {
             destination_defaults: self.defaults,
         })
     }
+}
+
+/// Not empty, or a list: of anything else an empty text means that it is not set, and hides nothing.
+fn says_something(setting: &Setting, text: &str) -> bool {
+    setting.empty_is_a_value || !text.trim().is_empty()
 }
 
 /// The one way in which a setting is given; of a secret's file, its content.

@@ -16,7 +16,7 @@ use crate::setting::Setting;
 
 /// A type of setting.
 pub(crate) trait Value: Sized {
-    /// An empty text is a value (an empty list) and does not mean "not set".
+    /// As [`Setting::empty_is_a_value`].
     const EMPTY_IS_A_VALUE: bool = false;
 
     /// From the text.
@@ -94,19 +94,50 @@ impl Value for bool {
 
 impl Value for SocketAddr {
     fn parse(text: &str, _: &Setting) -> Result<Self, String> {
-        let with_host = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        with_host
-            .as_deref()
-            .unwrap_or(text)
-            .parse()
-            .map_err(|_| "must be an IP address and a port, e.g. 127.0.0.1:8080".to_owned())
+        address(text)
     }
 }
 
+/// An address to listen on, of a setting or of the command line; `localhost` is IPv4's.
+///
+/// # Errors
+/// What it must be.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let with_host = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    with_host
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| "must be an IP address and a port, e.g. 127.0.0.1:8080".to_owned())
+}
+
 impl Value for String {
-    fn parse(text: &str, _: &Setting) -> Result<Self, String> {
+    fn parse(text: &str, setting: &Setting) -> Result<Self, String> {
+        if setting.name == "LOG" {
+            levels_of(text)?;
+        }
         Ok(text.to_owned())
     }
+}
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+/// A word by itself is a level. `tracing` takes any other for a target of which everything is logged, and of all others nothing: a
+/// slip in a level would silence the log. The rest of a filter is judged where it is used.
+fn levels_of(filter: &str) -> Result<(), String> {
+    // Fields of spans may hold commas.
+    if filter.contains(['[', '{']) {
+        return Ok(());
+    }
+    let words = filter.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains('='));
+    for word in words {
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+        if !is_level && !word.parse::<u8>().is_ok_and(|number| number <= 5) {
+            let (word, levels) = (word.escape_debug(), LEVELS.join(", "));
+            return Err(format!("has `{word}`, which is no level ({levels}); of a target, write `target=level`"));
+        }
+    }
+    Ok(())
 }
 
 impl Value for PathBuf {

@@ -1,4 +1,4 @@
-//! `docker-compose.yml` sets only settings that exist.
+//! `docker-compose.yml` sets only settings that exist, and leaves empty what may be empty.
 
 use std::collections::BTreeSet;
 
@@ -15,5 +15,9 @@ fn compose_names_settings_that_exist() {
     let handed_on = ["SIGNALPOST_KAFKA_SESSION_TIMEOUT_MS"];
     for name in used.into_iter().filter(|name| !handed_on.contains(name)) {
         assert!(known.contains(name), "{name} is no setting");
+    }
+    // `${X:-default}` puts the default where `.env` has an empty value.
+    for setting in signalpost_config::settings::all().filter(|setting| setting.empty_is_a_value) {
+        assert!(!compose.contains(&format!("${{{}:-", setting.variable())), "{} cannot be emptied", setting.variable());
     }
 }

@@ -83,6 +83,8 @@ fn what_is_no_setting_of_a_person_is_left_alone() {
             ("SIGNALPOST_TEST_DATABASE_URL", "x"),
             ("SIGNALPOST_REGENERATE", "1"),
             ("SIGNALPOST_URL", "http://127.0.0.1:8080"),
+            ("SIGNALPOST_SIGN_SECRET", "whsec_x"),
+            ("SIGNALPOST_SIGN_SCHEME", "standard"),
             // What Kubernetes sets for services called `signalpost` and `signalpost-api`.
             ("SIGNALPOST_SERVICE_HOST", "10.0.0.1"),
             ("SIGNALPOST_SERVICE_PORT", "8080"),
@@ -176,6 +178,60 @@ fn what_a_kind_needs_must_be_set() {
 fn an_empty_list_replaces_the_default() {
     let settings = load(Kind::Dev, &[("SIGNALPOST_EGRESS_ALLOW", "")]).unwrap();
     assert_eq!(settings.delivery.egress_allow, []);
+}
+
+#[test]
+fn an_empty_variable_hides_nothing_of_the_file_but_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("signalpost.toml");
+    fs::write(
+        &file,
+        "admin_key = \"0123456789abcdef\"\nretention_days = 7\negress_allow = [\"10.0.0.0/8\"]\n\
+         [kafka]\n\"security.protocol\" = \"SASL_SSL\"\n",
+    )
+    .unwrap();
+    let load = |environment: &[(&str, &str)]| {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load_from(Kind::Standalone, Some(&file), environment)
+    };
+    for environment in [
+        &[("SIGNALPOST_ADMIN_KEY", "")][..],
+        &[("SIGNALPOST_ADMIN_KEY", " \n")],
+        &[("SIGNALPOST_ADMIN_KEY_FILE", "")],
+        &[("SIGNALPOST_ADMIN_KEY", ""), ("SIGNALPOST_ADMIN_KEY_FILE", "")],
+        &[("SIGNALPOST_RETENTION_DAYS", ""), ("SIGNALPOST_KAFKA_SECURITY_PROTOCOL", "")],
+        &[("SIGNALPOST_KAFKA_SASL_PASSWORD_FILE", "")],
+    ] {
+        let settings = load(environment).unwrap_or_else(|error| panic!("{environment:?}: {error}"));
+        assert_eq!(settings.service.admin_keys.reveal(), ["0123456789abcdef"], "{environment:?}");
+        assert_eq!(settings.retention.events, Duration::from_secs(7 * 86_400), "{environment:?}");
+        assert_eq!(settings.kafka_properties.iter().collect::<Vec<_>>(), [("security.protocol", "SASL_SSL")]);
+        assert_eq!(settings.delivery.egress_allow.len(), 1);
+    }
+    assert_eq!(load(&[("SIGNALPOST_EGRESS_ALLOW", "")]).unwrap().delivery.egress_allow, []);
+    // One way of the two that is empty does not stand in the way of the other.
+    let key = folder.path().join("key");
+    fs::write(&key, "fedcba9876543210\n").unwrap();
+    let by_file = [("SIGNALPOST_ADMIN_KEY", ""), ("SIGNALPOST_ADMIN_KEY_FILE", key.to_str().unwrap())];
+    assert_eq!(load(&by_file).unwrap().service.admin_keys.reveal(), ["fedcba9876543210"]);
+    // A name that nobody knows is told all the same: it may be a list that was to be emptied.
+    let line = load(&[("SIGNALPOST_EGRESS_ALOW", "")]).expect_err("no setting").to_string();
+    assert_eq!(line, "SIGNALPOST_EGRESS_ALOW is not a setting; did you mean SIGNALPOST_EGRESS_ALLOW?");
+}
+
+#[test]
+fn a_word_of_the_log_filter_that_is_no_level_is_refused() {
+    for good in
+        ["info", "OFF", "3", "info,signalpost_dispatcher=debug", "signalpost=trace, warn", "[ingest{a,b}]=debug"]
+    {
+        assert_eq!(load(Kind::Api, &[CLUSTER, &[("SIGNALPOST_LOG", good)]].concat()).unwrap().telemetry.log, good);
+    }
+    for (filter, word) in
+        [("inffo", "inffo"), ("signalpost=debug,wran", "wran"), ("debug;info", "debug;info"), ("6", "6")]
+    {
+        let line = error(&[("SIGNALPOST_LOG", filter)]);
+        assert!(line.starts_with(&format!("SIGNALPOST_LOG (`{filter}`) has `{word}`, which is no level")), "{line}");
+    }
 }
 
 #[test]

@@ -40,9 +40,19 @@ pub struct DataDir {
 pub struct Keys {
     /// The operator's.
     pub admin_key: String,
-    /// As `SIGNALPOST_ENCRYPTION_KEYS`. Empty in files of before there were any.
+    /// As `SIGNALPOST_ENCRYPTION_KEYS`. Empty in files of before there were any, and where they were set from elsewhere.
     #[serde(default)]
     pub encryption_keys: String,
+}
+
+impl Keys {
+    /// A new operator's key, and none of secrets at rest.
+    fn of_operator(entropy: &dyn Entropy) -> Self {
+        let mut random = [0; 20];
+        entropy.fill(&mut random);
+        let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { admin_key: format!("op_{key}"), encryption_keys: String::new() }
+    }
 }
 
 impl DataDir {
@@ -86,24 +96,33 @@ impl DataDir {
     /// The keys: made on the first start, the same ever after.
     ///
     /// # Errors
-    /// The file of keys cannot be read or written, or is none.
+    /// The file of keys cannot be read or written, or is none; or there is something in the database already that is encrypted with keys
+    /// that a file had: then nothing is written.
     pub fn keys(&self, entropy: &dyn Entropy) -> Result<Keys, Failure> {
         let path = keys_file(&self.path);
-        let mut keys = match fs::read_to_string(&path) {
-            Ok(text) => parse(&path, &text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let mut random = [0; 20];
-                entropy.fill(&mut random);
-                let key: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-                Keys { admin_key: format!("op_{key}"), encryption_keys: String::new() }
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
-        };
+        let mut keys = read(&path)?.unwrap_or_else(|| Keys::of_operator(entropy));
         if keys.encryption_keys.is_empty() {
+            if let Some(lost) = lost_keys(&self.path) {
+                return Err(Failure::Setting(lost));
+            }
             keys.encryption_keys = KeyRing::generate(&new_id("", entropy), entropy).reveal().to_owned();
             self.write(&path, &keys)?;
         }
         Ok(keys)
+    }
+
+    /// The operator's key alone, where those of secrets at rest are a setting: made on the first start, the same ever after.
+    ///
+    /// # Errors
+    /// The file of keys cannot be read or written, or is none.
+    pub fn admin_key(&self, entropy: &dyn Entropy) -> Result<String, Failure> {
+        let path = keys_file(&self.path);
+        if let Some(keys) = read(&path)? {
+            return Ok(keys.admin_key);
+        }
+        let keys = Keys::of_operator(entropy);
+        self.write(&path, &keys)?;
+        Ok(keys.admin_key)
     }
 
     /// Puts a new key before those of secrets at rest: it encrypts from now on, all decrypt.
@@ -163,6 +182,15 @@ pub fn lock_file(directory: &Path) -> PathBuf {
     directory.join(LOCK)
 }
 
+/// The keys of a file, where there is one.
+fn read(path: &Path) -> Result<Option<Keys>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+    }
+}
+
 fn parse(path: &Path, text: &str) -> Result<Keys, Failure> {
     toml::from_str(text).map_err(|error| Failure::setting(format!("{}: {}", path.display(), error.message())))
 }
@@ -172,17 +200,31 @@ fn parse(path: &Path, text: &str) -> Result<Keys, Failure> {
 /// # Errors
 /// The file of keys cannot be read, or is none.
 pub fn encryption_keys(directory: &Path) -> Result<Option<String>, Failure> {
-    let path = keys_file(directory);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(parse(&path, &text)?.encryption_keys).filter(|keys| !keys.is_empty())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display()))?,
+    Ok(read(&keys_file(directory))?.map(|keys| keys.encryption_keys).filter(|keys| !keys.is_empty()))
+}
+
+/// Of a data directory that has no keys of secrets at rest: what is wrong where its database is encrypted with some. New ones would open
+/// nothing of it, and would stand where those belong that do. A database that cannot be read is told by whoever opens it.
+pub fn lost_keys(directory: &Path) -> Option<String> {
+    let (file, keys) = (database(directory), keys_file(directory));
+    let ids = signalpost_store_sqlite::inspect(&file).ok()??.sealed.into_keys().collect::<Vec<_>>();
+    if ids.is_empty() {
+        return None;
     }
+    let lacks = if keys.exists() { "has no encryption_keys" } else { "is missing" };
+    Some(format!(
+        "{} {lacks}, and secrets in {} are encrypted with `{}`: restore keys.toml from where keys are backed up, or set \
+         SIGNALPOST_ENCRYPTION_KEYS",
+        keys.display(),
+        file.display(),
+        ids.join("`, `")
+    ))
 }
 
 /// The operator's key of the data directory that `dev` would use here, where there is one.
 pub fn admin_key_of_default() -> Option<String> {
-    let directory = std::env::var_os("SIGNALPOST_DATA_DIR").map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from);
+    let set = std::env::var_os("SIGNALPOST_DATA_DIR").filter(|path| !path.is_empty());
+    let directory = set.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from);
     let path = keys_file(&directory);
     parse(&path, &fs::read_to_string(&path).ok()?).ok().map(|keys| keys.admin_key)
 }
@@ -226,6 +268,17 @@ mod tests {
         assert_eq!((again.admin_key, &again.encryption_keys), (keys.admin_key, &keys.encryption_keys));
         let mode = fs::metadata(temp.path().join(KEYS)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
+    }
+
+    #[test]
+    fn an_operators_key_by_itself_is_made_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = DataDir::open(temp.path()).unwrap();
+        let key = directory.admin_key(&SystemEntropy).unwrap();
+        assert_eq!(directory.admin_key(&SystemEntropy).unwrap(), key);
+        assert_eq!(encryption_keys(temp.path()).unwrap(), None);
+        assert_eq!(directory.keys(&SystemEntropy).unwrap().admin_key, key);
+        assert!(encryption_keys(temp.path()).unwrap().is_some());
     }
 
     #[test]

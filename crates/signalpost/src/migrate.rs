@@ -11,7 +11,7 @@ use crate::data_dir::DataDir;
 /// Make or upgrade schema and topics
 ///
 /// With SIGNALPOST_DATABASE_URL set: the schema in PostgreSQL and the topics in Kafka (a build with the feature
-/// `cluster`). Without: the SQLite file of the data directory, which `dev` and `standalone` also do by themselves.
+/// `cluster`). Without, or with --data-dir: the SQLite file of the data directory, which `dev` and `standalone` also do by themselves.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A TOML file with settings [env: SIGNALPOST_CONFIG]
@@ -25,10 +25,11 @@ pub struct Args {
 /// Migrates, and says what it did.
 pub async fn run(args: Args) -> Result<(), Failure> {
     let mut settings = signalpost_config::load(Kind::Tool, args.config.as_deref())?;
+    // What is said on the command line is what is meant, whatever else is set.
     if let Some(data_dir) = args.data_dir {
         settings.storage.data_dir = data_dir;
-    }
-    if settings.storage.database_url.is_some() || settings.kafka.brokers.is_some() {
+        sqlite(&settings).await
+    } else if settings.storage.database_url.is_some() || settings.kafka.brokers.is_some() {
         cluster(&settings).await
     } else {
         sqlite(&settings).await

@@ -22,7 +22,7 @@ use crate::{scheme::Scheme, terminal::secret};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen
-    #[arg(long, default_value = "127.0.0.1:9000")]
+    #[arg(long, default_value = "127.0.0.1:9000", value_parser = signalpost_config::address)]
     listen: SocketAddr,
     /// The destination's secret (`whsec_…`; of `standard_ed25519` its public key, `whpk_…`; of `hmac` any text), to judge signatures with
     #[arg(long, value_parser = secret)]

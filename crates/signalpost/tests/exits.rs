@@ -16,6 +16,7 @@ fn bad_settings_are_exit_code_2_and_one_line() {
         (("SIGNALPOST_LISTN", "127.0.0.1:1"), "did you mean SIGNALPOST_LISTEN?"),
         (("SIGNALPOST_ADMIN_KEY", "short"), "SIGNALPOST_ADMIN_KEY"),
         (("SIGNALPOST_LOG", "signalpost=loud"), "signalpost=loud"),
+        (("SIGNALPOST_LOG", "inffo"), "SIGNALPOST_LOG (`inffo`) has `inffo`, which is no level"),
         (("SIGNALPOST_LISTEN", "192.0.2.1:8080"), "192.0.2.1:8080 is no address of this machine"),
     ] {
         let output = run(&["dev"], &[env], b"");
@@ -106,6 +107,43 @@ fn migrate_and_doctor_know_sqlite_and_say_how_to_get_a_cluster() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("FAIL  data directory"), "{}", stdout(&output));
     assert!(stdout(&output).contains("→ "), "it says what to do: {}", stdout(&output));
+}
+
+#[test]
+fn doctor_fails_where_a_start_would() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let args = ["doctor", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let config = folder.path().join("signalpost.toml");
+    std::fs::write(&config, "[destination_defaults]\ntimeout_ms = 5\n").unwrap();
+    for (env, told) in [
+        (("SIGNALPOST_EGRESS_CA_FILE", "/nowhere.pem"), "SIGNALPOST_EGRESS_CA_FILE (`/nowhere.pem`) cannot be read"),
+        (("SIGNALPOST_CONFIG", config.to_str().unwrap()), "destination_defaults.timeout_ms: must be"),
+        (("SIGNALPOST_LOG", "signalpost=loud"), "the log filter `signalpost=loud` is not valid"),
+    ] {
+        let output = run(&args, &[env], b"");
+        assert_eq!(output.status.code(), Some(1), "{env:?}: {}", stdout(&output));
+        assert!(stdout(&output).contains(told) && stdout(&output).contains("1 of "), "{}", stdout(&output));
+    }
+    let many = run(&args, &[("SIGNALPOST_MAX_CONNECTIONS", "1000000")], b"");
+    assert_eq!(many.status.code(), Some(0), "{}", stdout(&many));
+
+    std::fs::create_dir(&data_dir).unwrap();
+    std::fs::write(data_dir.join("signalpost.db"), "This is no database, but a text of some length.\n".repeat(100))
+        .unwrap();
+    let output = run(&args, &[], b"");
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("FAIL  database") && stdout(&output).contains("1 of "), "{}", stdout(&output));
+}
+
+#[cfg(not(any(feature = "otlp", feature = "cluster")))]
+#[test]
+fn without_the_feature_an_export_of_traces_is_told_how_to_be_had() {
+    let endpoint = ("SIGNALPOST_OTLP_ENDPOINT", "http://127.0.0.1:4318");
+    let output = run(&["standalone", "--listen", "127.0.0.1:0"], &[endpoint], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("-p signalpost --features otlp"), "{}", stderr(&output));
+    assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
 }
 
 #[cfg(not(feature = "cluster"))]

@@ -270,7 +270,7 @@ async fn planted_secrets_are_found_nowhere() {
         ("SIGNALPOST_ENCRYPTION_KEYS", &keys),
         ("SIGNALPOST_LOG", "trace"),
     ]);
-    let _sets_up_tls = dev.client();
+    let _sets_up_tls = signalpost_testkit::Client::new(&dev.url(), OPERATOR);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let mut api = Api { http, url: dev.url(), seen: Seen::default() };
 

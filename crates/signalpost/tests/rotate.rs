@@ -168,28 +168,67 @@ async fn a_lost_key_stops_the_start_and_is_named() {
     let kept = fs::read(data_dir.join("keys.toml")).unwrap();
     let lost = keys(&data_dir)[0].clone();
     let text = data_dir.to_str().unwrap();
-    // Without the file a new one is made, whose key does not fit.
+    // Without the file none is made, as its key would not fit; nor is that of somebody else taken.
     fs::remove_file(data_dir.join("keys.toml")).unwrap();
-    for command in ["standalone", "rotate-keys"] {
-        let mut args = vec![command, "--data-dir", text];
-        args.extend((command == "standalone").then_some(["--listen", "127.0.0.1:0"]).into_iter().flatten());
-        let output = run(&args, &[], b"");
-        assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));
-        let told = format!("secrets in the store are encrypted with the key `{}`, which is not set", id(&lost));
-        assert!(stderr(&output).contains(&told), "{command}: {}", stderr(&output));
-        assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+    let missing =
+        format!("keys.toml is missing, and secrets in {text}/signalpost.db are encrypted with `{}`", id(&lost));
+    let not_set = format!("encrypted with the key `{}`, which is not set: add it to", id(&lost));
+    let another = [
+        ("SIGNALPOST_ENCRYPTION_KEYS", "k9:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="),
+        ("SIGNALPOST_ADMIN_KEY", "0123456789abcdef"),
+    ];
+    for (env, told) in [(&another[1..], &missing), (&another, &not_set)] {
+        for command in ["standalone", "rotate-keys", "doctor"] {
+            let mut args = vec![command, "--data-dir", text];
+            args.extend((command != "rotate-keys").then_some(["--listen", "localhost:0"]).into_iter().flatten());
+            let output = run(&args, env, b"");
+            if command == "doctor" {
+                assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+                assert!(
+                    stdout(&output).contains("FAIL  encryption keys") && stdout(&output).contains(told),
+                    "{}",
+                    stdout(&output)
+                );
+                continue;
+            }
+            assert_eq!(output.status.code(), Some(2), "{command}: {}", stderr(&output));
+            assert!(stderr(&output).contains(told), "{command}: {}", stderr(&output));
+            assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
+        }
     }
-    let doctor = run(&["doctor", "--data-dir", text, "--listen", "127.0.0.1:0"], &[], b"");
-    assert_eq!(doctor.status.code(), Some(1));
-    assert!(
-        stdout(&doctor).contains(&format!("with the key `{}`, which is not set", id(&lost))),
-        "{}",
-        stdout(&doctor)
-    );
+    assert!(!data_dir.join("keys.toml").exists(), "a file of keys that open nothing");
     fs::write(data_dir.join("keys.toml"), kept).unwrap();
     dev.restart();
     let listed = dev.client().get("/v1/destinations").await.unwrap();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1, "put back, all is as before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_keys_are_set_no_file_of_keys_is_made() {
+    let admin = "0123456789abcdef";
+    let sealing = "k1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let dev = Dev::standalone_with(&[("SIGNALPOST_ADMIN_KEY", admin), ("SIGNALPOST_ENCRYPTION_KEYS", sealing)]);
+    assert!(!dev.data_dir().join("keys.toml").exists());
+    let client = signalpost_testkit::Client::new(&dev.url(), admin);
+    client.create_destination("http://127.0.0.1:9999/", json!({})).await.unwrap();
+
+    // With one of them it holds what is used of it.
+    let dev = Dev::standalone_with(&[("SIGNALPOST_ENCRYPTION_KEYS", sealing)]);
+    assert_eq!(keys(&dev.data_dir()), [""]);
+    dev.client().create_destination("http://127.0.0.1:9999/", json!({})).await.unwrap();
+}
+
+#[test]
+fn the_data_directory_of_the_command_line_is_what_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let cluster =
+        [("SIGNALPOST_DATABASE_URL", "postgres://127.0.0.1:1/none"), ("SIGNALPOST_KAFKA_BROKERS", "127.0.0.1:1")];
+    for command in ["migrate", "rotate-keys"] {
+        let output = run(&[command, "--data-dir", path.to_str().unwrap()], &cluster, b"");
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", stderr(&output));
+        assert!(stdout(&output).contains("signalpost.db is "), "{command}: {}", stdout(&output));
+    }
 }
 
 #[test]

@@ -4,11 +4,19 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::json;
 use signalpost_testkit::receiver::{Failure, Faults, Receiver, ReceiverSettings};
-use support::{Dev, LONG, run, send, stderr, stdout};
+use support::{BINARY, Dev, LONG, run, send, stderr, stdout};
 
 async fn receiver_of(dev: &Dev) -> Receiver {
     let receiver = Receiver::start(ReceiverSettings::default()).await.unwrap();
@@ -105,6 +113,74 @@ async fn it_gives_up_in_time_and_tells_of_wrong_keys() {
     assert!(!keys[0].is_empty() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     let pause = requests[1].at.since(requests[0].at);
     assert!(pause >= Duration::from_secs(1), "{pause:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_hmac_what_was_taken_before_is_refused_by_line_and_uids_are_duplicates() {
+    let dev = Dev::start();
+    let tenant = json!({
+        "name": "Signing", "slug": "signing",
+        "ingest_signature": {"scheme": "hmac", "header": "X-Signature", "secret": "producers"},
+    });
+    let tenant = dev.client().post("/v1/tenants", &tenant).await.unwrap();
+    let (url, key) = (dev.url(), tenant["key"].as_str().unwrap().to_owned());
+    let send = |args: &[&str], secret: &str, input: &str| {
+        let scheme = ["send", "--sign-scheme", "hmac,header=x-signature", "--key", &key, "--concurrency", "1"];
+        run(
+            &[&scheme[..], args].concat(),
+            &[("SIGNALPOST_URL", &url), ("SIGNALPOST_SIGN_SECRET", secret)],
+            input.as_bytes(),
+        )
+    };
+    let lines =
+        |numbers: &[u32]| numbers.iter().map(|n| format!("{{\"type\":\"a\",\"data\":{n}}}\n")).collect::<String>();
+    let first = send(&["--batch", "1"], "producers", &lines(&[2]));
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let second = send(&["--batch", "1"], "producers", &lines(&[1, 2, 3]));
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(stderr(&second), "line 2: What is signed here was taken before.\n");
+    assert!(stdout(&second).starts_with("sent 3, accepted 2, duplicates 0, failed 1, "), "{}", stdout(&second));
+
+    let with_uids = "{\"type\":\"a\",\"uid\":\"1\",\"data\":1}\n{\"type\":\"a\",\"uid\":\"2\",\"data\":2}\n";
+    for batch in ["1", "100"] {
+        let output = send(&["--batch", batch], "producers", with_uids);
+        let (accepted, duplicates) = if batch == "1" { (2, 0) } else { (0, 2) };
+        assert_eq!(output.status.code(), Some(0), "{batch}: {}", stderr(&output));
+        assert!(
+            stdout(&output).starts_with(&format!("sent 2, accepted {accepted}, duplicates {duplicates}, ")),
+            "{}",
+            stdout(&output)
+        );
+        let again = send(&["--batch", batch], "producers", with_uids);
+        assert!(stdout(&again).starts_with("sent 2, accepted 0, duplicates 2, failed 0, "), "{}", stdout(&again));
+    }
+    let wrong = send(&[], "somebody-else", &lines(&[4]));
+    assert!(stderr(&wrong).contains("the signature is not accepted (--sign-secret"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_standard_input() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut child = Command::new(BINARY)
+            .args(["send", "--key", "any-key-will-do-here", "--url", "http://127.0.0.1:1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Held open: nothing ever comes.
+        let stdin = child.stdin.take();
+        // A broken line is told once it is read: then signals are handled.
+        stdin.as_ref().unwrap().write_all(b"broken\n").unwrap();
+        let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert_eq!(told.next().unwrap().unwrap(), "line 1: not a JSON object");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+        let said: Vec<_> = told.map(Result::unwrap).collect();
+        assert!(said[0].starts_with("signalpost: stopping; "), "{said:?}");
+        assert_eq!(said[1..], ["signalpost: stopped before the end"]);
+        assert_eq!(child.wait().unwrap().code(), Some(1));
+        drop(stdin);
+    }
 }
 
 #[test]

@@ -35,7 +35,10 @@ pub enum TelemetryError {
     #[error("{0} is set up already")]
     Twice(&'static str),
     /// An endpoint for traces is configured, and this binary cannot export.
-    #[error("traces cannot be exported: this binary is built without the feature `otlp`")]
+    #[error(
+        "traces cannot be exported (SIGNALPOST_OTLP_ENDPOINT): this binary is built without the feature `otlp`; \
+         `cargo build --release -p signalpost --features otlp` makes one that can"
+    )]
     NoOtlp,
     /// The exporter of traces refuses its settings.
     #[error("the exporter of traces cannot be built: {0}")]

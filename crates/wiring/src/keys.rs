@@ -39,7 +39,7 @@ fn told(missing: &[&str]) -> String {
     let (keys, are) = if missing.len() == 1 { ("the key", "is") } else { ("the keys", "are") };
     format!(
         "secrets in the store are encrypted with {keys} `{}`, which {are} not set: add {} to SIGNALPOST_ENCRYPTION_KEYS \
-         (behind the newest), from where keys are backed up",
+         (behind the newest; `encryption_keys` in the keys.toml of a data directory), from where keys are backed up",
         missing.join("`, `"),
         if missing.len() == 1 { "it" } else { "them" }
     )

@@ -43,19 +43,30 @@ pub fn clock() -> Finding {
 
 /// One per connection.
 pub fn files(settings: &Settings) -> Finding {
+    const WHAT: &str = "file descriptors";
+    let wanted = settings.service.max_connections.get() as u64;
     let needed = settings.delivery.max_in_flight.get() as u64 + OTHER_FILES;
     match getrlimit(Resource::RLIMIT_NOFILE) {
         // The soft limit is raised to the hard one at start.
+        Ok((_, hard)) if hard >= needed && hard / 4 * 3 < wanted => Finding::note(
+            WHAT,
+            format!(
+                "up to {hard}; {} connections are taken at once, not the {wanted} of SIGNALPOST_MAX_CONNECTIONS: raise the limit \
+                 to {} (ulimit -Hn; LimitNOFILE in systemd), or lower the setting",
+                hard / 4 * 3,
+                wanted.div_ceil(3) * 4
+            ),
+        ),
         Ok((_, hard)) if hard >= needed => {
             let seen = if hard > 1 << 30 { "no limit".to_owned() } else { format!("up to {hard}") };
-            Finding::good("file descriptors", format!("{seen}; {needed} are needed"))
+            Finding::good(WHAT, format!("{seen}; {needed} are needed"))
         }
         Ok((_, hard)) => Finding::bad(
-            "file descriptors",
+            WHAT,
             format!("at most {hard}, {needed} are needed"),
             "raise the limit (ulimit -Hn 65536; LimitNOFILE=65536 in systemd), or lower SIGNALPOST_MAX_IN_FLIGHT",
         ),
-        Err(error) => Finding::note("file descriptors", format!("the limit cannot be read: {error}")),
+        Err(error) => Finding::note(WHAT, format!("the limit cannot be read: {error}")),
     }
 }
 
@@ -97,7 +108,33 @@ fn writable(path: &Path) -> Vec<Finding> {
     });
     findings.push(free_space(existing));
     findings.extend(private_keys(path));
+    findings.extend(database(path));
     findings
+}
+
+/// Nothing before the first start, which makes it.
+fn database(directory: &Path) -> Option<Finding> {
+    const WHAT: &str = "database";
+    let file = data_dir::database(directory);
+    if !file.exists() {
+        return None;
+    }
+    let shown = file.display();
+    // Its companions are there while it is open, and after a process that did not stop in order.
+    let parts = ["", "-wal", "-shm", ".lock"].map(|ending| directory.join(format!("signalpost.db{ending}")));
+    for part in parts.iter().chain([&data_dir::lock_file(directory)]).filter(|part| part.exists()) {
+        if let Err(error) = File::options().write(true).open(part) {
+            let remedy = "let this user write it (chown, chmod), and all that stands beside it";
+            return Some(Finding::bad(WHAT, format!("{} cannot be written: {error}", part.display()), remedy));
+        }
+    }
+    Some(match signalpost_store_sqlite::inspect(&file) {
+        Ok(_) => Finding::good(WHAT, format!("{shown} can be read and written")),
+        Err(error) => {
+            let remedy = "restore it from a backup, or set SIGNALPOST_DATA_DIR to another directory";
+            Finding::bad(WHAT, format!("{shown} cannot be read: {error}"), remedy)
+        }
+    })
 }
 
 fn or_here(path: &Path) -> &Path {

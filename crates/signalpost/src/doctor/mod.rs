@@ -2,23 +2,24 @@
 
 mod here;
 mod secrets;
+mod start;
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use signalpost_config::{Kind, Settings};
+use signalpost_config::{Kind, Settings, address};
 use signalpost_wiring::{Failure, Finding};
 
 /// Check every dependency and limit, and say what to do
 ///
 /// Looks at what is set: with SIGNALPOST_DATABASE_URL, SIGNALPOST_KAFKA_BROKERS or SIGNALPOST_REDIS_URL at a cluster (a
-/// build with the feature `cluster`), else at `dev` and `standalone`. Exit code 1 when something fails.
+/// build with the feature `cluster`), else, or with --data-dir, at `dev` and `standalone`. Exit code 1 when something fails.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A TOML file with settings [env: SIGNALPOST_CONFIG]
     #[arg(long)]
     config: Option<PathBuf>,
     /// Where `dev` and `standalone` listen [env: SIGNALPOST_LISTEN] [default: 127.0.0.1:8080]
-    #[arg(long)]
+    #[arg(long, value_parser = address)]
     listen: Option<SocketAddr>,
     /// The data directory of `dev` and `standalone` [env: SIGNALPOST_DATA_DIR] [default: ./signalpost-data]
     #[arg(long)]
@@ -27,7 +28,7 @@ pub struct Args {
 
 /// Prints what was found.
 pub async fn run(args: Args) -> Result<(), Failure> {
-    let cluster = is_cluster(&signalpost_config::load(Kind::Tool, args.config.as_deref())?);
+    let cluster = args.data_dir.is_none() && is_cluster(&signalpost_config::load(Kind::Tool, args.config.as_deref())?);
     // `standalone` has its own defaults; for a cluster the tool looks at what is set.
     let kind = if cluster { Kind::Tool } else { Kind::Standalone };
     let mut settings = signalpost_config::load(kind, args.config.as_deref())?;
@@ -38,6 +39,7 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         settings.service.listen = listen;
     }
     let mut findings = vec![here::clock(), here::files(&settings)];
+    findings.extend(start::settings(&settings));
     if cluster {
         findings.extend(of_cluster(&settings).await);
     } else {

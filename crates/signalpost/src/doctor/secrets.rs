@@ -20,7 +20,10 @@ pub fn of_directory(settings: &Settings) -> Vec<Finding> {
         match data_dir::encryption_keys(path) {
             Ok(Some(keys)) => settings.storage.encryption_keys = Some(Secret::new(keys)),
             Ok(None) if data_dir::database(path).exists() => {
-                return vec![Finding::note(WHAT, "none yet; the next start makes one")];
+                return vec![match data_dir::lost_keys(path) {
+                    Some(lost) => Finding::bad(WHAT, lost, "nothing starts without"),
+                    None => Finding::note(WHAT, "none yet; the next start makes one"),
+                }];
             }
             Ok(None) => return Vec::new(),
             Err(failure) => {
@@ -39,6 +42,7 @@ pub fn of_directory(settings: &Settings) -> Vec<Finding> {
     match signalpost_store_sqlite::inspect(&file) {
         Ok(Some(found)) => keys::findings(&vault, &Kept { plain: found.plain, sealed: found.sealed }, ROTATE),
         Ok(None) => vec![Finding::note("secrets at rest", format!("of a version before encryption; {ROTATE}"))],
-        Err(error) => vec![Finding::note("secrets at rest", format!("{} cannot be read: {error}", file.display()))],
+        // Told of the database.
+        Err(_) => Vec::new(),
     }
 }

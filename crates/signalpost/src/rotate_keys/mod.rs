@@ -29,7 +29,7 @@ use crate::data_dir::{self, DataDir};
 /// with it, and writes the database file anew, which needs as much free space as the file has. Where
 /// SIGNALPOST_ENCRYPTION_KEYS is set, its newest key is used and none is made.
 ///
-/// A cluster (SIGNALPOST_DATABASE_URL is set; a build with the feature `cluster`), while services run: everything is encrypted with
+/// A cluster (SIGNALPOST_DATABASE_URL is set, and no --data-dir; a build with the feature `cluster`), while services run: everything is encrypted with
 /// the newest key of SIGNALPOST_ENCRYPTION_KEYS. Give a new key to all services behind the newest first, then before it, then run
 /// this. On a database of a version before encryption it also begins the encryption: run it once no service of that
 /// version is left.
@@ -48,10 +48,11 @@ pub struct Args {
 /// Rotates, and says what came of it.
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let mut settings = signalpost_config::load(Kind::Tool, args.config.as_deref())?;
+    // What is said on the command line is what is meant, whatever else is set.
     if let Some(data_dir) = args.data_dir {
         settings.storage.data_dir = data_dir;
-    }
-    if settings.storage.database_url.is_some() {
+        directory(settings, &shutdown).await
+    } else if settings.storage.database_url.is_some() {
         cluster(&settings, &shutdown).await
     } else {
         directory(settings, &shutdown).await

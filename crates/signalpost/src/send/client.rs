@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 use reqwest::{StatusCode, header};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use signalpost_core::Entropy as _;
 use signalpost_runtime::SystemEntropy;
 use tokio::time::Instant;
@@ -235,17 +235,13 @@ impl Client {
                 (&self.batch, "application/x-ndjson", lines.join("\n"))
             }
         };
-        let sent = self
-            .http
-            .post(url.clone())
-            .header(header::CONTENT_TYPE, content_type)
-            .header("idempotency-key", format!("send-{}-{}", self.run, request.sequence))
-            // Anew for each try: what is signed is taken once.
-            .headers(self.signer.as_ref().map(|signer| signer.sign(body.as_bytes())).unwrap_or_default())
-            .body(body)
-            .send()
-            .await;
-        let response = match sent {
+        let mut post = self.http.post(url.clone()).header(header::CONTENT_TYPE, content_type);
+        if !self.repeats_by_uid(request) {
+            post = post.header("idempotency-key", format!("send-{}-{}", self.run, request.sequence));
+        }
+        // Anew for each try: what is signed is taken once.
+        let signed = self.signer.as_ref().map(|signer| signer.sign(body.as_bytes())).unwrap_or_default();
+        let response = match post.headers(signed).body(body).send().await {
             Ok(response) => response,
             Err(error) => return Try::Again { why: self.no_answer(&error), after: None },
         };
@@ -263,7 +259,10 @@ impl Client {
             StatusCode::ACCEPTED | StatusCode::MULTI_STATUS | StatusCode::UNPROCESSABLE_ENTITY if !single => {
                 self.batch_answer(request, status, &body, replayed)
             }
-            StatusCode::FORBIDDEN if is_unsigned(&body) => Try::Fatal(format!(
+            StatusCode::FORBIDDEN if code(&body) == "signature_replayed" => {
+                Try::Answered(vec![Outcome::Refused(refusal(&body, status)); request.events.len()])
+            }
+            StatusCode::FORBIDDEN if code(&body) == "signature_invalid" => Try::Fatal(format!(
                 "the signature is not accepted (--sign-secret, --sign-scheme): {}",
                 problem(&body, status)
             )),
@@ -281,6 +280,12 @@ impl Client {
             }
             status => Try::Answered(vec![Outcome::Refused(refusal(&body, status)); request.events.len()]),
         }
+    }
+
+    /// Where the body alone is signed, it is taken again by the key or by the `uid`s that it was taken with. The key of this run is not
+    /// the next one's: where each event has a `uid`, these stand for it, so that a file can be sent again.
+    fn repeats_by_uid(&self, request: &Request) -> bool {
+        self.signer.as_ref().is_some_and(Signer::is_timeless) && request.events.iter().all(|(_, event)| has_uid(event))
     }
 
     fn batch_answer(&self, request: &Request, status: StatusCode, body: &[u8], replayed: bool) -> Try {
@@ -310,6 +315,14 @@ impl Client {
     }
 }
 
+fn has_uid(event: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Envelope {
+        uid: Option<IgnoredAny>,
+    }
+    serde_json::from_str::<Envelope>(event).is_ok_and(|event| event.uid.is_some())
+}
+
 /// A repetition that finds what its own first try did is no duplicate.
 fn outcome(accepted: &Accepted, replayed: bool) -> Outcome {
     if accepted.duplicate && !replayed { Outcome::Duplicate } else { Outcome::Accepted }
@@ -328,8 +341,9 @@ fn problem(body: &[u8], status: StatusCode) -> String {
     if text.is_empty() { format!("answered {status}") } else { format!("answered {}: {text}", status.as_u16()) }
 }
 
-fn is_unsigned(body: &[u8]) -> bool {
-    serde_json::from_slice::<Problem>(body).is_ok_and(|problem| problem.code == "signature_invalid")
+/// What a program looks at.
+fn code(body: &[u8]) -> String {
+    serde_json::from_slice::<Problem>(body).unwrap_or_default().code
 }
 
 fn is_problem(headers: &header::HeaderMap) -> bool {

@@ -53,7 +53,8 @@ pub struct Args {
     /// Sign each request, for a tenant whose producers must (`ingest_signature`): its secret
     #[arg(long, env = "SIGNALPOST_SIGN_SECRET", hide_env_values = true, value_parser = secret)]
     sign_secret: Option<Secret>,
-    /// How: standard, or hmac,header=NAME[,prefix=TEXT][,encoding=hex|base64][,canonical=raw|sorted_keys]
+    /// How: standard, or hmac,header=NAME[,prefix=TEXT][,encoding=hex|base64][,canonical=raw|sorted_keys]. Under hmac, which signs the
+    /// body alone, lines without a `uid` cannot be sent again: what was taken before is refused
     #[arg(long, env = "SIGNALPOST_SIGN_SCHEME", default_value = "standard")]
     sign_scheme: Scheme,
     /// The event type; for NDJSON only of lines without one

@@ -25,6 +25,11 @@ impl Signer {
         }
     }
 
+    /// Nothing but the body is signed, so that a repetition looks the same.
+    pub fn is_timeless(&self) -> bool {
+        matches!(self, Self::Hmac(..))
+    }
+
     /// The headers of a request with this body.
     pub fn sign(&self, body: &[u8]) -> HeaderMap {
         match self {

@@ -2,6 +2,7 @@
 
 mod csv_lines;
 mod ndjson;
+mod tap;
 
 use std::{
     fs::File,
@@ -9,10 +10,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
+use signalpost_runtime::Shutdown;
 use tokio::sync::mpsc;
 
 use signalpost_wiring::Failure;
@@ -88,7 +90,7 @@ impl Source {
     /// Starts to read at most `most` lines.
     pub fn read(self, most: u64) -> Items {
         let (lines, receiver) = mpsc::channel(AHEAD);
-        let stop = Stopper(Arc::default());
+        let stop = Stopper::default();
         let sink = Sink { lines, left: most, stop: stop.clone() };
         let read = Arc::new(AtomicU64::new(0));
         let input = Counted { input: BufReader::with_capacity(256 * 1024, self.input), read: Arc::clone(&read) };
@@ -120,17 +122,17 @@ fn by_extension(path: &Path) -> Result<Format, Failure> {
 }
 
 /// Ends reading before the end of the input.
-#[derive(Debug, Clone)]
-pub struct Stopper(Arc<AtomicBool>);
+#[derive(Debug, Clone, Default)]
+pub struct Stopper(Shutdown);
 
 impl Stopper {
-    /// From the next line on.
+    /// From the next line on; who waits for one waits no longer.
     pub fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.drain();
     }
 
     fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_draining()
     }
 }
 
@@ -141,9 +143,13 @@ pub struct Items {
 }
 
 impl Items {
-    /// The next line; None at the end.
+    /// The next line; None at the end, or when it is to stop: standard input may never say anything more.
     pub async fn next(&mut self) -> Option<Line> {
-        if self.stop.is_stopped() { None } else { self.lines.recv().await }
+        tokio::select! {
+            biased;
+            () = self.stop.0.draining() => None,
+            line = self.lines.recv() => line,
+        }
     }
 
     /// A line that has been read already.

@@ -1,6 +1,6 @@
 //! Counts answers, tells of lines that were not accepted, and sums up.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use indicatif::ProgressBar;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ impl Tally {
 
     /// Counts an answer, and tells of its lines that were not accepted.
     pub fn add(&mut self, answer: Answer) {
-        let mut failures: Vec<(u64, u64, String)> = Vec::new();
+        let mut failures = Failures::default();
         for (line, outcome) in answer.outcomes {
             let why = match outcome {
                 Outcome::Accepted => {
@@ -51,20 +51,9 @@ impl Tally {
                     format!("given up: {why}")
                 }
             };
-            match failures.last_mut() {
-                Some((_, last, same)) if *same == why => *last = line,
-                _ => failures.push((line, line, why)),
-            }
+            failures.add(line, why);
         }
-        self.progress.suspend(|| {
-            for (first, last, why) in &failures {
-                if first == last {
-                    eprintln!("line {first}: {why}")
-                } else {
-                    eprintln!("lines {first} to {last}: {why}")
-                }
-            }
-        });
+        self.progress.suspend(|| eprint!("{failures}"));
         self.fatal = self.fatal.take().or(answer.fatal);
         // Answers come out of order; the bar never goes back.
         self.progress.set_position(self.progress.position().max(answer.position));
@@ -117,9 +106,41 @@ impl Tally {
     }
 }
 
+/// First line, last line, and why they were not accepted. Lines in their order.
+#[derive(Default)]
+struct Failures(Vec<(u64, u64, String)>);
+
+impl Failures {
+    /// One more. Neighbours with the same reason are told in one line.
+    fn add(&mut self, line: u64, why: String) {
+        match self.0.last_mut() {
+            Some((_, last, same)) if *last + 1 == line && *same == why => *last = line,
+            _ => self.0.push((line, line, why)),
+        }
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(first, last, why)| match first == last {
+            true => writeln!(f, "line {first}: {why}"),
+            false => writeln!(f, "lines {first} to {last}: {why}"),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbours_with_one_reason_are_told_together() {
+        let mut failures = Failures::default();
+        for (line, why) in [(2, "bad"), (8, "bad"), (9, "bad"), (10, "bad"), (11, "worse"), (12, "bad")] {
+            failures.add(line, why.to_owned());
+        }
+        assert_eq!(failures.to_string(), "line 2: bad\nlines 8 to 10: bad\nline 11: worse\nline 12: bad\n");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn sums_up() {

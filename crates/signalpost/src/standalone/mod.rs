@@ -11,8 +11,8 @@ mod wiring;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use signalpost_config::{Kind, Settings};
-use signalpost_core::Secret;
+use signalpost_config::{Kind, Settings, address};
+use signalpost_core::{Entropy, Secret};
 use signalpost_runtime::Shutdown;
 use signalpost_store::Store;
 use signalpost_wiring::{Failure, Process, keys, listen, settings as to};
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen [env: SIGNALPOST_LISTEN] [default: 127.0.0.1:8080]
-    #[arg(long)]
+    #[arg(long, value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where everything lives [env: SIGNALPOST_DATA_DIR] [default: ./signalpost-data]
     #[arg(long)]
@@ -48,7 +48,8 @@ impl Args {
             settings.storage.data_dir.clone_from(data_dir);
         }
         // The terminal of `dev` tells of attempts; `info` would tell everything twice.
-        if kind == Kind::Dev && settings.telemetry.log == "info" && std::env::var_os("SIGNALPOST_LOG").is_none() {
+        let log_is_set = std::env::var_os("SIGNALPOST_LOG").is_some_and(|log| !log.is_empty());
+        if kind == Kind::Dev && settings.telemetry.log == "info" && !log_is_set {
             "warn".clone_into(&mut settings.telemetry.log);
         }
         Ok(settings)
@@ -82,6 +83,22 @@ async fn sealed_store(
     wiring::store(data_dir, process).await
 }
 
+/// The operator's keys, and those of secrets at rest into the settings: as they are set, else from the data directory, which makes them
+/// once. Where all are set it gets no file of keys.
+fn take_keys(settings: &mut Settings, data_dir: &DataDir, entropy: &dyn Entropy) -> Result<Vec<String>, Failure> {
+    let set = settings.service.admin_keys.reveal().to_vec();
+    let made = match &settings.storage.encryption_keys {
+        None => {
+            let made = data_dir.keys(entropy)?;
+            settings.storage.encryption_keys = Some(Secret::new(made.encryption_keys));
+            made.admin_key
+        }
+        Some(_) if set.is_empty() => data_dir.admin_key(entropy)?,
+        Some(_) => return Ok(set),
+    };
+    Ok(if set.is_empty() { vec![made] } else { set })
+}
+
 /// Runs until it is told to stop.
 pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failure> {
     let mut settings = args.settings(kind)?;
@@ -91,12 +108,7 @@ pub async fn run(kind: Kind, args: Args, shutdown: Shutdown) -> Result<(), Failu
     // Before anything is made: of a port that is taken no folder with keys of its own is left.
     let listener = listen::bind(settings.service.listen, "SIGNALPOST_LISTEN").await?;
     let data_dir = DataDir::open(&settings.storage.data_dir)?;
-    let made = data_dir.keys(process.entropy.as_ref())?;
-    let keys = match settings.service.admin_keys.reveal() {
-        [] => vec![made.admin_key],
-        keys => keys.to_vec(),
-    };
-    settings.storage.encryption_keys.get_or_insert_with(|| Secret::new(made.encryption_keys));
+    let keys = take_keys(&mut settings, &data_dir, process.entropy.as_ref())?;
     let store = sealed_store(&settings, &data_dir, &process, &shutdown).await?;
     let dev = kind == Kind::Dev;
     let printer = if dev { Some(Printer::start().map_err(anyhow::Error::from)?) } else { None };

@@ -8,7 +8,10 @@ use std::{
 use csv::{ByteRecord, ReaderBuilder};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-use super::{Line, Sink};
+use super::{Line, Sink, tap::Tap};
+
+/// Of a record that has swallowed all that came after it.
+const OPEN: &str = "a quote is opened and never closed: all that follows is within it";
 
 /// Reads to the end, or until the sink has enough. `read` tells how far the input has been read.
 pub(super) fn read(
@@ -21,12 +24,16 @@ pub(super) fn read(
 ) {
     let position = || read.load(Ordering::Relaxed);
     // Lines of another length are read, too, so that they can be told by their number.
-    let mut reader = ReaderBuilder::new().flexible(true).from_reader(input);
+    let mut reader = ReaderBuilder::new().flexible(true).from_reader(Tap::new(input));
     let columns = match reader.byte_headers().map(columns) {
         Ok(Ok(columns)) => columns,
         Ok(Err(error)) => return sink.broken(1, position(), name, &error),
         Err(error) => return sink.broken(1, position(), name, &error),
     };
+    let end = reader.position().byte();
+    if reader.get_mut().take_record(end).is_open {
+        return sink.broken(1, position(), name, &OPEN);
+    }
     let uid = match uid_column.map(|wanted| columns.iter().position(|column| column == wanted).ok_or(wanted)) {
         None => None,
         Some(Ok(index)) => Some(index),
@@ -40,8 +47,14 @@ pub(super) fn read(
         match reader.read_byte_record(&mut record) {
             Ok(false) => return,
             Ok(true) => {
-                let number = record.position().map_or(0, csv::Position::line);
-                let event = event(&record, &columns, event_type.unwrap_or_default(), uid);
+                let end = reader.position().byte();
+                let raw = reader.get_mut().take_record(end);
+                // The reader's own count is of where it begins to look for the record, which may be some line breaks before it.
+                let number = record.position().map_or(0, csv::Position::line) + raw.breaks_before;
+                let event = match raw.is_open {
+                    true => Err(OPEN.to_owned()),
+                    false => event(&record, &columns, event_type.unwrap_or_default(), uid),
+                };
                 if !sink.put(Line { number, event, position: position() }) {
                     return;
                 }

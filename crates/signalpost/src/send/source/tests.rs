@@ -2,7 +2,7 @@ use super::*;
 
 fn sink(most: u64) -> (Sink, mpsc::Receiver<Line>) {
     let (lines, receiver) = mpsc::channel(100);
-    (Sink { lines, left: most, stop: Stopper(Arc::default()) }, receiver)
+    (Sink { lines, left: most, stop: Stopper::default() }, receiver)
 }
 
 fn told(mut lines: mpsc::Receiver<Line>) -> Vec<(u64, Result<String, String>)> {
@@ -89,6 +89,67 @@ fn a_csv_without_the_wanted_column_sends_nothing() {
     assert_eq!(lines, [(1, Err("cannot read a file: there is no column `uid` (there are: id, amount)".into()))]);
     let lines = csv(b"id,id\n1,2\n", None);
     assert_eq!(lines, [(1, Err("cannot read a file: two columns are named `id`".into()))]);
+}
+
+#[test]
+fn csv_lines_have_their_number_whatever_ends_them() {
+    for (text, numbers) in [
+        ("id\n1\n2\n3", &[2, 3, 4][..]),
+        ("id\r\n1\r\n2\r\n3\r\n", &[2, 3, 4]),
+        ("\u{feff}id\r\n1\r\n", &[2]),
+        ("\r\n\nid\n\n1\n\r\n\n2\n", &[5, 8]),
+        ("id\r\n\"a\r\nb\"\r\n\"\r\n\r\n\"\r\n2\r\n", &[2, 4, 7]),
+    ] {
+        let lines = csv(text.as_bytes(), None);
+        assert_eq!(lines.iter().map(|(number, _)| *number).collect::<Vec<_>>(), numbers, "{text:?}");
+        assert!(lines.iter().all(|(_, event)| event.is_ok()), "{lines:?}");
+    }
+    // More than the reader takes at once.
+    let text: String = (0..20_000).map(|n| format!("{n},\"a \"\"b\"\"\r\n\"\r\n")).collect();
+    let (sink, mut lines) = sink(u64::MAX);
+    let reading = std::thread::spawn(move || {
+        csv_lines::read(format!("id,note\r\n{text}").as_bytes(), Some("a"), None, "a file", &AtomicU64::new(0), sink);
+    });
+    for number in (2..).step_by(2).take(20_000) {
+        let line = lines.blocking_recv().unwrap();
+        assert!((line.number, line.event.is_ok()) == (number, true), "{number}: {line:?}");
+    }
+    assert_eq!(lines.blocking_recv(), None);
+    reading.join().unwrap();
+}
+
+#[test]
+fn a_csv_that_ends_within_quotes_is_told() {
+    const OPEN: &str = "a quote is opened and never closed: all that follows is within it";
+    for (text, good, open) in [
+        ("a,b\n1,2\n3,\"4\n5,6\n7,8\n", 1, Some(3)),
+        ("a,b\r\n1,2\r\n3,\"4 \"\"x\"\"", 1, Some(3)),
+        ("a\n\"\"\"", 0, Some(2)),
+        ("a,b\n1,\"\n", 0, Some(2)),
+        ("a,b\n1,\"2\"", 1, None),
+        ("a,b\n1,\"2\"\"\"\n", 1, None),
+        ("a,b\n1,2\"\n3,4\"4\n\"5\"5\",6", 3, None),
+    ] {
+        let lines = csv(text.as_bytes(), None);
+        assert_eq!(lines.iter().filter(|(_, event)| event.is_ok()).count(), good, "{text:?}: {lines:?}");
+        let broken: Vec<_> = lines.iter().filter_map(|(n, event)| Some((*n, event.as_ref().err()?.as_str()))).collect();
+        assert_eq!(broken, open.map(|line| (line, OPEN)).into_iter().collect::<Vec<_>>(), "{text:?}");
+    }
+    let lines = csv(b"a,\"b\n1,2\n", None);
+    assert_eq!(lines, [(1, Err(format!("cannot read a file: {OPEN}")))]);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_line_is_told_to_stop() {
+    let (sink, lines) = sink(u64::MAX);
+    let mut items = Items { lines, stop: sink.stop.clone() };
+    let stopper = items.stopper();
+    let (line, ()) = tokio::join!(items.next(), async {
+        tokio::task::yield_now().await;
+        stopper.stop();
+    });
+    assert_eq!((line, items.was_stopped()), (None, true));
+    drop(sink);
 }
 
 #[test]
