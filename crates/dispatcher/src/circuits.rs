@@ -12,7 +12,7 @@ mod successes;
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
-use signalpost_core::{CircuitPolicy, CircuitRecord, CircuitState, Destination, DestinationId};
+use signalpost_core::{CircuitPolicy, CircuitRecord, CircuitState, Destination, DestinationId, DestinationState};
 use signalpost_limits::{CircuitReport, CircuitView};
 use successes::Successes;
 
@@ -102,6 +102,9 @@ impl Circuits {
     /// A destination was loaded. One whose circuit was not closed when it was last told, by somebody who saw more of it than we,
     /// is asked about first.
     pub(crate) fn loaded(&mut self, destination: &Destination, grace: Duration, now: Duration) -> Option<Gate> {
+        if destination.state == DestinationState::Deleted {
+            return None;
+        }
         let kept = &destination.circuit;
         let is_known = |entry: &Entry| entry.state != CircuitState::Closed || kept.trips <= entry.trips;
         if kept.state == CircuitState::Closed || self.entries.get(&destination.id).is_some_and(is_known) {
@@ -111,6 +114,11 @@ impl Circuits {
         entry.state = kept.state;
         self.look_at = self.look_at.min(entry.report_at.max(now));
         Some(Gate::Open { until: now })
+    }
+
+    /// A destination was deleted: what comes of the requests that are still out is told to nobody. Whether there was anything to tell.
+    pub(crate) fn forget(&mut self, id: DestinationId) -> bool {
+        self.entries.remove(&id).is_some()
     }
 
     /// A destination changed: its policy is taken over. Where its circuit is not closed, that is told at once. Whether it is.
@@ -141,7 +149,8 @@ impl Circuits {
         grace: Duration,
         now: Duration,
     ) {
-        let destination = destination.filter(|destination| destination.spec.circuit.enabled);
+        let destination = destination
+            .filter(|destination| destination.spec.circuit.enabled && destination.state != DestinationState::Deleted);
         if let Health::Failure(_) = health
             && let Some(destination) = destination
             && !self.entries.contains_key(&id)

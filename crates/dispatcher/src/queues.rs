@@ -152,7 +152,7 @@ impl Queues {
         let is_roomy = queue.rate.is_none() && self.queued < roomy && !queue.is_stuck(now);
         let is_full = queue.jobs.len() >= queue.most(self.bounds.wait, now) && !is_roomy && queue.is_slow(now);
         let is_shut =
-            gate.is_some_and(|gate| !gate.shut_for(now).is_zero()) || queue.slow_until > now + self.bounds.wait;
+            gate.is_some_and(|gate| !gate.shut_for(now).is_zero()) || queue.open_for_next_at() > now + self.bounds.wait;
         if is_full || is_shut {
             let parked = queue.park(job, self.bounds.park, gate, now);
             self.pace.tick(1, now);

@@ -5,6 +5,9 @@
 //! The link also makes a dispatcher *present*: four times a second it says that it shares what is in Redis. Whoever could
 //! not for [`PRESENT_FOR`] is absent to the others, and they leave it its part of every rate; it uses that part no sooner
 //! than the others must know. So at no time is more than the whole given out, whoever is cut off from Redis.
+//!
+//! A Redis that answers and takes nothing (read-only, full, without the replicas that it wants) is away, too: there is no connection
+//! before we are present on it. What it refused made us no more present than we were, so it does not begin another outage.
 
 use std::{
     sync::{
@@ -72,8 +75,10 @@ struct State {
     session: Option<Session>,
     /// How many connections there have been, so that a late failure of an old one does not end a new one.
     generation: u64,
-    /// When the last connection was given up; at first, the start.
+    /// When we were present at the latest, where there is no connection: when the last one was given up; at first, the start.
     lost_at: Duration,
+    /// We may be present at any moment: nobody leaves us a part from then on.
+    is_coming: bool,
     /// Under which name this process was present last.
     present_as: Option<i64>,
 }
@@ -101,7 +106,8 @@ pub(crate) struct Link {
 impl Link {
     /// Tries to connect once, and goes on trying in the background.
     pub(crate) async fn start(client: Client, clock: Arc<dyn Clock>) -> Self {
-        let state = State { session: None, generation: 0, lost_at: clock.elapsed(), present_as: None };
+        let lost_at = clock.elapsed();
+        let state = State { session: None, generation: 0, lost_at, is_coming: false, present_as: None };
         let inner = Arc::new(Inner {
             client,
             scripts: Scripts::default(),
@@ -124,10 +130,10 @@ impl Link {
         self.inner.call(work).await
     }
 
-    /// Since when there has been no connection, where there is none. Each outage has its own moment.
+    /// Since when there has been no connection, where there is none, nor one that may count already. Each outage has its own moment.
     pub(crate) fn lost_at(&self) -> Option<Duration> {
         let state = self.inner.state();
-        state.session.is_none().then_some(state.lost_at)
+        (state.session.is_none() && !state.is_coming).then_some(state.lost_at)
     }
 
     /// Makes this process a dispatcher, one of so many.
@@ -196,29 +202,33 @@ impl Inner {
     }
 
     async fn be_present(&self) -> Result<(), LimitsUnavailable> {
-        let before = self.state().present_as;
         let (name, zero) = self
-            .call(async |scripts, session| {
-                let before = before.filter(|before| *before != session.name);
-                let mut batch = Batch::new(vec![
-                    session.name.to_string(),
-                    before.map(|name| name.to_string()).unwrap_or_default(),
-                    ABSENT_FOR.as_millis().to_string(),
-                    session.waits_until(),
-                ]);
-                // A call has keys.
-                batch.push("signalpost:present".to_owned(), []);
-                let time = scripts.call(&mut session.connection, &scripts.be_present, &batch).await?;
-                // Clocks go apart, and are set.
-                let zero = time.first().map_or(session.zero, |time| time.saturating_sub(micros(session.began)));
-                Ok((session.name, zero))
+            .call(async |_, session| {
+                self.say_present(session).await?;
+                Ok((session.name, session.zero))
             })
             .await?;
-        let mut state = self.state();
-        state.present_as = Some(name);
-        if let Some(session) = state.session.as_mut().filter(|session| session.name == name) {
+        if let Some(session) = self.state().session.as_mut().filter(|session| session.name == name) {
             session.zero = zero;
         }
+        Ok(())
+    }
+
+    /// Makes us present under the name of this session, and sets its clock anew.
+    async fn say_present(&self, session: &mut Session) -> Result<(), RedisError> {
+        let before = self.state().present_as.filter(|before| *before != session.name);
+        let mut batch = Batch::new(vec![
+            session.name.to_string(),
+            before.map(|name| name.to_string()).unwrap_or_default(),
+            ABSENT_FOR.as_millis().to_string(),
+            session.waits_until(),
+        ]);
+        // A call has keys.
+        batch.push("signalpost:present".to_owned(), []);
+        let time = self.scripts.call(&mut session.connection, &self.scripts.be_present, &batch).await?;
+        // Clocks go apart, and are set.
+        session.zero = time.first().map_or(session.zero, |time| time.saturating_sub(micros(session.began)));
+        self.state().present_as = Some(session.name);
         Ok(())
     }
 
@@ -232,22 +242,37 @@ impl Inner {
     }
 
     async fn try_connect(&self) {
-        match timeout(CONNECT_TIME, self.connect()).await {
-            Ok(Ok(session)) => {
-                {
-                    let mut state = self.state();
-                    state.session = Some(session);
-                    state.generation += 1;
-                }
-                if self.alive.load(Ordering::Relaxed) > 0 {
-                    // Before anything is taken: else the others would still leave us a part.
-                    let _heard = self.be_present().await;
-                }
-                tracing::info!("connected to redis");
-            }
-            Ok(Err(error)) => tracing::debug!(%error, "no connection to redis"),
-            Err(_) => tracing::debug!("no connection to redis in time"),
+        let mut session = match timeout(CONNECT_TIME, self.connect()).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) => return tracing::debug!(%error, "no connection to redis"),
+            Err(_) => return tracing::debug!("no connection to redis in time"),
+        };
+        let is_known = self.alive.load(Ordering::Relaxed) == 0 || self.introduce(&mut session).await;
+        let mut state = self.state();
+        state.is_coming = false;
+        if is_known {
+            state.session = Some(session);
+            state.generation += 1;
+            drop(state);
+            tracing::info!("connected to redis");
         }
+    }
+
+    /// Makes us present on a new connection, before anything is taken: else the others would still leave us a part.
+    async fn introduce(&self, session: &mut Session) -> bool {
+        self.state().is_coming = true;
+        session.began = self.clock.elapsed();
+        let failure = match timeout(CALL_TIME, self.say_present(session)).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error,
+            Err(_) => RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut)),
+        };
+        tracing::debug!(error = %failure, "redis does not take that we are present");
+        // An answer of the server is of the script's first write, so the others know no more of us than before. Else they may.
+        if failure.into_server_errors().is_none() {
+            self.state().lost_at = self.clock.elapsed();
+        }
+        false
     }
 
     /// A connection counts when Redis answers on it as fast as calls need it: a frozen one still accepts.

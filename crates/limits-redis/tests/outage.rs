@@ -63,6 +63,30 @@ async fn what_was_used_in_an_outage_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_nothing_is_away() {
+    for (setting, refusing) in [("min-replicas-to-write", "1"), ("maxmemory", "1")] {
+        let rig = Rig::start().await;
+        let limits = rig.limits().await;
+        until_well(&limits).await;
+        let _hearts = hearts(&[&limits], 1);
+        until(async || rig.ask::<i64>(&["ZCARD", "signalpost:present"]).await == 1).await;
+        let request = rig.request(10.0, 20, 1);
+        rig.ask::<()>(&["CONFIG", "SET", setting, refusing]).await;
+        let mut used = 0;
+        until(async || {
+            used += take(&limits, request).await;
+            used == 5
+        })
+        .await;
+        rig.ask::<()>(&["CONFIG", "SET", setting, "0"]).await;
+        until_well(&limits).await;
+        take(&limits, rig.request(1.0, 1, 1)).await;
+        let bucket: String = rig.ask(&["GET", &format!("signalpost:tokens:{}", request.destination_id)]).await;
+        assert!(bucket.starts_with("15 "), "{setting}: {bucket}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_lost_its_data_gives_no_second_burst() {
     let mut rig = Rig::start().await;
     let limits = rig.limits().await;

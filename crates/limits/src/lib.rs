@@ -121,7 +121,7 @@ pub const SLOT_LEASE: Duration = Duration::from_secs(5);
 /// circuit was not closed or was closing by its ramp, are reported.
 ///
 /// Who begins to report again tells the successes of the last 30 s, and one at least if there was any since its last
-/// report: else a row of failures is longer, and a ratio higher, than what happened.
+/// report, for as long as a row of failures is kept: else that row is longer, and a ratio higher, than what happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CircuitReport {
     /// Whose circuit.

@@ -43,8 +43,13 @@ pub struct SenderSettings {
     pub entropy: Arc<dyn Entropy>,
     /// Idle connections kept per host.
     pub max_idle_per_host: usize,
+    /// Idle connections kept in all: each takes a file descriptor.
+    pub max_idle: usize,
     /// How long an idle connection is kept. Shorter than what servers commonly keep (60 s and more), so that we close first.
     pub idle_timeout: Duration,
+    /// How long the addresses of a name are tried, all together, until one takes a connection; each has its part of it. A request's own
+    /// time-out holds besides.
+    pub connect_timeout: Duration,
     /// Opens the secrets of destinations.
     pub vault: Arc<KeyRing>,
     /// The certificates that are trusted besides the roots of the web.
@@ -56,9 +61,18 @@ pub struct SenderSettings {
 impl SenderSettings {
     /// The usual ones.
     pub fn new(egress: EgressPolicy, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>, vault: Arc<KeyRing>) -> Self {
-        let idle_timeout = Duration::from_secs(50);
-        let extra_roots = ExtraRoots::default();
-        Self { egress, clock, entropy, max_idle_per_host: 128, idle_timeout, vault, extra_roots, proxy: None }
+        Self {
+            egress,
+            clock,
+            entropy,
+            max_idle_per_host: 128,
+            max_idle: 2048,
+            idle_timeout: Duration::from_secs(50),
+            connect_timeout: Duration::from_secs(5),
+            vault,
+            extra_roots: ExtraRoots::default(),
+            proxy: None,
+        }
     }
 }
 
@@ -134,8 +148,18 @@ impl Sender {
     }
 
     fn with_source(settings: SenderSettings, source: resolver::Source) -> Result<Self, SenderError> {
-        let SenderSettings { egress, clock, entropy, max_idle_per_host, idle_timeout, vault, extra_roots, proxy } =
-            settings;
+        let SenderSettings {
+            egress,
+            clock,
+            entropy,
+            max_idle_per_host,
+            max_idle,
+            idle_timeout,
+            connect_timeout,
+            vault,
+            extra_roots,
+            proxy,
+        } = settings;
         let egress = Arc::new(egress);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -145,11 +169,11 @@ impl Sender {
                 .with_tls_config(tls.clone())
                 .https_or_http()
                 .enable_http1()
-                .wrap_connector(Way::new(resolver, proxy.as_ref()))
+                .wrap_connector(Way::new(resolver, proxy.as_ref(), connect_timeout))
         };
         let resolver = Resolver::new(Arc::clone(&egress), Arc::clone(&clock), source);
         let plain = connector(resolver.plain());
-        let pool = Pool::new(max_idle_per_host, idle_timeout);
+        let pool = Pool::new(max_idle_per_host, max_idle, idle_timeout);
         Ok(Self { clock, entropy, plans: Plans::new(egress, vault, pool, connector(resolver), plain) })
     }
 

@@ -29,8 +29,8 @@ fn plans(vault: &Arc<KeyRing>) -> Plans {
         .with_tls_config(tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
         .https_or_http()
         .enable_http1()
-        .wrap_connector(Way::new(resolver, None));
-    let pool = Pool::new(1, Duration::from_secs(1));
+        .wrap_connector(Way::new(resolver, None, Duration::from_secs(1)));
+    let pool = Pool::new(1, 1, Duration::from_secs(1));
     Plans::new(egress, Arc::clone(vault), pool, connector.clone(), connector)
 }
 

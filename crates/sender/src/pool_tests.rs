@@ -335,6 +335,28 @@ async fn no_more_idle_connections_are_kept_than_are_allowed() {
 }
 
 #[tokio::test]
+async fn all_hosts_together_keep_no_more_than_are_allowed() {
+    let (address, mut requests, mut ends) = telling(always(EMPTY)).await;
+    let sender = Sender::new(SenderSettings { max_idle: 1, ..settings() }).unwrap();
+    let (here, there) =
+        (destination(&format!("http://{address}/")), destination(&format!("http://localhost:{}/", address.port())));
+    let mut there = Destination { id: DestinationId::from_parts(AT, [9; 10]), ..there };
+    for turn in 1..=3 {
+        assert_eq!(send(&sender, &here).await.answer, ok());
+        assert_eq!(requests.recv().await, Some(0), "the place is taken, and is its own");
+        assert_eq!(send(&sender, &there).await.answer, ok());
+        assert_eq!(requests.recv().await, Some(turn));
+        assert_eq!(within(ends.recv()).await, Some(turn));
+    }
+    // While it is used it has none.
+    there.spec.url = here.spec.url.clone();
+    let exchanges = futures::future::join_all([send(&sender, &here), send(&sender, &there)]).await;
+    assert!(exchanges.iter().all(|exchange| exchange.answer == ok()));
+    within(ends.recv()).await.unwrap();
+    assert!(ends.try_recv().is_err(), "one of two is kept");
+}
+
+#[tokio::test]
 async fn connections_go_with_their_sender() {
     let (address, _requests, mut ends) = telling(always(EMPTY)).await;
     let sender = sender();

@@ -8,9 +8,10 @@
 //! `http` it can read and change.
 
 use std::{
-    fmt,
-    net::SocketAddr,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -21,7 +22,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use percent_encoding::percent_decode_str;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tower::ServiceExt as _;
 use url::Url;
 
@@ -92,31 +93,41 @@ impl ProxyError {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Opens the TCP connection over which a destination is talked to.
+/// The proxy itself is near: this part of the time for a connection is its own, and the rest is for the destination behind it.
+const PROXY_PART: u32 = 4;
+
+/// Opens the TCP connection over which a destination is talked to. The time for a connection is divided among the addresses that
+/// there are to be tried, so that none that swallows everything keeps us from the next one.
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
     /// To the destination itself.
     Direct(HttpConnector<Resolver>),
     /// Through the proxy.
-    Proxied(Proxied),
+    Proxied(Box<Proxied>),
 }
 
 impl Way {
-    pub(crate) fn new(resolver: Resolver, proxy: Option<&EgressProxy>) -> Self {
-        let Some(proxy) = proxy else { return Self::Direct(tuned(HttpConnector::new_with_resolver(resolver))) };
-        let tunnel = Tunnel::new(proxy.address.clone(), tuned(HttpConnector::new()));
+    pub(crate) fn new(resolver: Resolver, proxy: Option<&EgressProxy>, connect_timeout: Duration) -> Self {
+        let Some(proxy) = proxy else {
+            return Self::Direct(tuned(HttpConnector::new_with_resolver(resolver), connect_timeout));
+        };
+        let to_proxy = tuned(HttpConnector::new(), connect_timeout / PROXY_PART);
+        let tunnel = Tunnel::new(proxy.address.clone(), to_proxy);
         let tunnel = match &proxy.authorization {
             Some(value) => tunnel.with_auth(value.clone()),
             None => tunnel,
         };
-        Self::Proxied(Proxied { resolver, tunnel, direct: tuned(HttpConnector::new()) })
+        let direct = tuned(HttpConnector::new(), connect_timeout);
+        Self::Proxied(Box::new(Proxied { resolver, tunnel, direct, connect_timeout }))
     }
 }
 
-fn tuned<R>(mut connector: HttpConnector<R>) -> HttpConnector<R> {
+/// `connect_timeout`: for all addresses of a name; each of them has its part.
+fn tuned<R>(mut connector: HttpConnector<R>, connect_timeout: Duration) -> HttpConnector<R> {
     connector.enforce_http(false);
     connector.set_nodelay(true);
-    connector.set_keepalive(Some(std::time::Duration::from_secs(30)));
+    connector.set_keepalive(Some(Duration::from_secs(30)));
+    connector.set_connect_timeout(Some(connect_timeout));
     connector
 }
 
@@ -144,30 +155,35 @@ pub(crate) struct Proxied {
     tunnel: Tunnel<HttpConnector>,
     /// For what the operator named. It is given addresses, so it resolves nothing.
     direct: HttpConnector,
+    /// For all addresses.
+    connect_timeout: Duration,
 }
 
 impl Proxied {
     async fn connect(self, to: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
         let port = to.port_u16().unwrap_or(if to.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 });
         let found = self.resolver.clone().resolve(to.host().unwrap_or_default()).await?;
+        let each = self.connect_timeout / u32::try_from(found.len()).unwrap_or(u32::MAX).max(1);
         let mut failure: BoxError = LookupError::NotFound.into();
         for address in found {
             let judged: Uri = format!("https://{}/", SocketAddr::new(address.ip(), port)).parse()?;
-            if self.resolver.is_named(address.ip()) {
-                match self.direct.clone().oneshot(judged).await {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) => failure = error.into(),
-                }
-                continue;
-            }
-            match self.tunnel.clone().oneshot(judged).await.map_err(|error| ProxyError::of(&error)) {
-                Ok(stream) => return Ok(stream),
+            failure = match timeout(each, self.reach(address.ip(), judged)).await {
+                Ok(Ok(stream)) => return Ok(stream),
                 // Another address may be had from a proxy that answers, not from one that does not.
-                Err(ProxyError::Unreachable) => return Err(ProxyError::Unreachable.into()),
-                Err(ProxyError::Refused) => failure = ProxyError::Refused.into(),
-            }
+                Ok(Err(error)) if matches!(error.downcast_ref(), Some(ProxyError::Unreachable)) => return Err(error),
+                Ok(Err(error)) => error,
+                Err(_) => io::Error::from(io::ErrorKind::TimedOut).into(),
+            };
         }
         Err(failure)
+    }
+
+    /// Connects to one address.
+    async fn reach(&self, address: IpAddr, judged: Uri) -> Result<TokioIo<TcpStream>, BoxError> {
+        if self.resolver.is_named(address) {
+            return Ok(self.direct.clone().oneshot(judged).await?);
+        }
+        Ok(self.tunnel.clone().oneshot(judged).await.map_err(|error| ProxyError::of(&error))?)
     }
 }
 

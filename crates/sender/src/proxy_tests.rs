@@ -1,5 +1,7 @@
 //! Through a proxy that really tunnels: to whatever stands at the end, whichever address it was asked for.
 
+use tokio::net::TcpSocket;
+
 use super::*;
 
 /// How the proxy answers `CONNECT`.
@@ -156,5 +158,44 @@ async fn an_address_that_the_proxy_refuses_is_not_the_last_one() {
     send(&sender, &destination("https://hooks.example/")).await;
     for asked in ["1.1.1.1", "8.8.8.8"] {
         assert!(heads.recv().await.unwrap().starts_with(&format!("CONNECT {asked}:443 ")));
+    }
+}
+
+#[tokio::test]
+async fn nor_is_one_that_it_does_not_get_through_to() {
+    let (address, mut heads) = proxy(Manner::Wait).await;
+    let hurried = SenderSettings { connect_timeout: Duration::from_millis(400), ..settings() };
+    let sender = through(address, hurried, resolving_to(&["1.1.1.1", "8.8.8.8"]));
+    let exchange = send(&sender, &destination("https://hooks.example/")).await;
+    assert_eq!(exchange.error.as_deref(), Some("connection timed out"));
+    for asked in ["1.1.1.1", "8.8.8.8"] {
+        assert!(heads.recv().await.unwrap().starts_with(&format!("CONNECT {asked}:443 ")));
+    }
+}
+
+/// A place at this address that answers no connection: as many as may be waiting there are.
+async fn swallowing(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn an_address_that_swallows_everything_is_not_the_last_one() {
+    let server = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+    let _swallowing = swallowing(SocketAddr::from(([127, 0, 0, 2], server.port()))).await;
+    let (nobody, _heads) = proxy(Manner::Wait).await;
+    let hurried = || SenderSettings { connect_timeout: Duration::from_millis(400), ..settings() };
+    let source = || resolving_to(&["127.0.0.2", "127.0.0.1"]);
+    let destination = destination(&format!("http://hooks.example:{}/", server.port()));
+    // Directly, and beside a proxy.
+    for sender in [Sender::with_source(hurried(), source()).unwrap(), through(nobody, hurried(), source())] {
+        let exchange = send(&sender, &destination).await;
+        assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None }, "{:?}", exchange.error);
     }
 }

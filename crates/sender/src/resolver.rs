@@ -108,6 +108,8 @@ impl Cache {
         }
         .boxed()
         .shared();
+        // So does this one: what nobody takes in is no answer, and would never be too old.
+        tokio::spawn(answer.clone());
         lookups.insert(name.into(), Lookup { started: now, answer: answer.clone() });
         answer
     }
@@ -242,6 +244,29 @@ mod tests {
         clock.0.store(5000, Ordering::SeqCst);
         // The name was rebound to an internal address.
         assert_eq!(resolver.resolve("a.example").await, Err(LookupError::Denied(UrlDenied::Address)));
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waited_for_grows_old_as_well() {
+        let clock = Arc::new(HandClock::default());
+        let (source, asked) = scripted(&[&["1.1.1.1"], &["8.8.8.8"]]);
+        let slow: Source = Arc::new(move |name| {
+            let answer = source(name);
+            async move {
+                tokio::task::yield_now().await;
+                answer.await
+            }
+            .boxed()
+        });
+        let resolver = resolver(&[], slow, &clock);
+        // The request gives up before there is an answer.
+        assert_eq!(resolver.clone().resolve("a.example").now_or_never(), None);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        clock.0.store(3_600_000, Ordering::SeqCst);
+        assert_eq!(resolver.resolve("a.example").await.unwrap(), ["8.8.8.8:0".parse().unwrap()]);
         assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 

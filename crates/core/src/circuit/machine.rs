@@ -35,8 +35,8 @@ pub const RAMP: Duration = Duration::from_secs(10);
 /// How far the open time is spread, so that circuits that opened together do not try together.
 pub const JITTER: f64 = 0.2;
 
-/// For how long nothing may be reported before a row of failures is forgotten.
-const ROW_KEPT: Duration = Duration::from_secs(3600);
+/// For how long nothing may fail, or be reported, before a row of failures is forgotten.
+pub const ROW_KEPT: Duration = Duration::from_secs(3600);
 
 /// For how long a closed circuit that has opened before is kept, for the sake of `trips`.
 const TRIPS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -93,6 +93,8 @@ pub struct Circuit {
     since: Option<Timestamp>,
     /// All openings.
     trips: u32,
+    /// When openings were taken over from a memory that is longer than this one; None: all were seen here.
+    took_over: Option<Timestamp>,
     /// Openings in a row, without a ramp that went through between them.
     in_a_row: u32,
     /// Why it opened last; None while it is closed.
@@ -131,12 +133,24 @@ impl Default for State {
 struct Row {
     failures: u32,
     since: Timestamp,
+    /// When the latest was told of; None: it was kept by a version that did not note it.
+    #[serde(default)]
+    latest: Option<Timestamp>,
+}
+
+impl Row {
+    fn is_current(&self, now: Timestamp) -> bool {
+        self.since <= now && now.since(self.latest.unwrap_or(self.since)) < ROW_KEPT
+    }
 }
 
 impl Circuit {
     /// Takes in what was seen, moves on with the time, and says what may be sent now.
     pub fn step(&mut self, now: Timestamp, policy: &CircuitPolicy, seen: &Seen<'_>, entropy: &dyn Entropy) -> Permits {
-        self.trips = self.trips.max(seen.trips);
+        if seen.trips > self.trips {
+            self.trips = seen.trips;
+            self.took_over = Some(now);
+        }
         if policy.enabled {
             // What ended while it was open says nothing about the probes that are yet to come.
             let was_open = self.state() == CircuitState::Open;
@@ -163,9 +177,15 @@ impl Circuit {
         }
     }
 
-    /// Since when; None: always.
+    /// Since when; None: always. Of two pictures of one circuit, the later one holds.
     pub fn since(&self) -> Option<Timestamp> {
         self.since
+    }
+
+    /// The same for a longer memory: what is told to it of openings that were taken over from it is news to it, though nothing
+    /// happened here since.
+    pub fn told_since(&self) -> Option<Timestamp> {
+        self.since.max(self.took_over)
     }
 
     /// How often it has opened.
@@ -208,6 +228,7 @@ impl Circuit {
 
     /// Where the clock was set back, what had begun begins now.
     fn set_back(&mut self, now: Timestamp) {
+        self.took_over = self.took_over.map(|at| at.min(now));
         let Some(since) = self.since.filter(|since| *since > now) else { return };
         match &mut self.state {
             State::Closed { ramp, .. } => *ramp = ramp.map(|_| now),
@@ -261,7 +282,7 @@ impl Circuit {
 
     fn forget(&mut self, now: Timestamp) {
         let since = if self.state() == CircuitState::Closed { self.since } else { Some(now) };
-        *self = Self { since, trips: self.trips, ..Self::default() };
+        *self = Self { since, trips: self.trips, took_over: self.took_over, ..Self::default() };
     }
 
     fn enter(&mut self, now: Timestamp, state: State) {
@@ -300,13 +321,13 @@ fn row_after(row: Option<Row>, now: Timestamp, seen: &Seen<'_>) -> Option<Row> {
     match (seen.successes, seen.failures) {
         (0, 0) => row,
         (0, failures) => {
-            let row = row.filter(|row| row.since <= now).unwrap_or(Row { failures: 0, since: now });
-            Some(Row { failures: row.failures.saturating_add(failures), ..row })
+            let row = row.filter(|row| row.is_current(now)).unwrap_or(Row { failures: 0, since: now, latest: None });
+            Some(Row { failures: row.failures.saturating_add(failures), latest: Some(now), ..row })
         }
         (_, 0) => None,
         _ if seen.succeeded_last => None,
         // How many failed after the last success is not told: one for certain.
-        _ => Some(Row { failures: 1, since: now }),
+        _ => Some(Row { failures: 1, since: now, latest: Some(now) }),
     }
 }
 
@@ -320,7 +341,7 @@ fn why_open(
     if seen.failures == 0 {
         return None;
     }
-    if let Some(Row { failures, since }) = row
+    if let Some(Row { failures, since, .. }) = row
         && failures >= policy.failures.get()
         && now.since(since) >= ROW_LASTS
     {

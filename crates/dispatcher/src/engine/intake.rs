@@ -153,6 +153,7 @@ impl Engine {
         }
         for id in &admitted.gone {
             self.cache.remove(*id);
+            self.forget_circuit(*id);
         }
         for job in admitted.dropped {
             if let Some(place) = job.place {

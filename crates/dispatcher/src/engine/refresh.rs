@@ -50,6 +50,9 @@ impl Engine {
         for destination in destinations {
             let id = destination.id;
             let grace = self.settings.detach_grace;
+            if destination.state == DestinationState::Deleted {
+                self.forget_circuit(id);
+            }
             if let Some(gate) = self.circuits.loaded(&destination, grace, now) {
                 self.queues.set_gate(id, Some(gate));
             }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use signalpost_core::CircuitState;
+use signalpost_core::{CircuitState, DestinationId};
 use signalpost_limits::{CircuitReport, CircuitView, SlotUse, TokenGrant, TokenRequest};
 use signalpost_telemetry::names;
 
@@ -117,8 +117,7 @@ impl Engine {
             let (waiting, in_flight) = queues.load(id);
             Load { waiting, in_flight, gate: queues.gate(id) }
         });
-        #[allow(clippy::cast_precision_loss)]
-        metrics::gauge!(names::CIRCUITS_OPEN).set(self.circuits.open() as f64);
+        self.count_open_circuits();
         if reports.is_empty() {
             return;
         }
@@ -138,6 +137,19 @@ impl Engine {
             let views = views.ok().filter(|views| views.len() == reports.len());
             Answer::Circuits(reports, views)
         }));
+    }
+
+    fn count_open_circuits(&self) {
+        #[allow(clippy::cast_precision_loss)]
+        metrics::gauge!(names::CIRCUITS_OPEN).set(self.circuits.open() as f64);
+    }
+
+    /// A destination is there no more: nor is its circuit.
+    pub(super) fn forget_circuit(&mut self, id: DestinationId) {
+        self.queues.set_gate(id, None);
+        if self.circuits.forget(id) {
+            self.count_open_circuits();
+        }
     }
 
     fn viewed(&mut self, reports: Vec<CircuitReport>, views: Option<Vec<CircuitView>>, now: Duration) {

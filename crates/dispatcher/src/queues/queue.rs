@@ -10,6 +10,10 @@ use crate::job::Job;
 
 /// What waits behind requests of which none ends: as many may.
 const MOST_BEHIND_STUCK: usize = 64;
+/// What goes away to wait for a token is back so long before: a token that nobody waits for is lost where the bucket is full.
+const BEFORE_TOKEN: Duration = Duration::from_secs(1);
+/// It goes away for no longer than that: others give tokens back, and rates are changed.
+const MOST_FOR_TOKEN: Duration = Duration::from_secs(60);
 /// A queue that needs longer at its present pace is slow.
 const LONG: Duration = Duration::from_secs(4);
 
@@ -74,6 +78,7 @@ impl Queue {
         if self.rate != spec.rate_limit {
             self.rate = spec.rate_limit;
             self.tokens.clear();
+            self.tokens_at = Duration::ZERO;
         }
     }
 
@@ -117,6 +122,12 @@ impl Queue {
         self.slow_until.max(tokens_at)
     }
 
+    /// The same for one that comes behind all that wait.
+    pub(super) fn open_for_next_at(&self) -> Duration {
+        let has_token = self.rate.is_none() || self.tokens.len() > self.jobs.len();
+        self.slow_until.max(if has_token { Duration::ZERO } else { self.tokens_at })
+    }
+
     /// Forgets tokens that were not used in time.
     pub(super) fn lose_tokens(&mut self, now: Duration) {
         while self.tokens.pop_front_if(|ready_at| *ready_at + TOKEN_LIFE < now).is_some() {}
@@ -132,7 +143,7 @@ impl Queue {
         (wanted > 0 && has * 2 <= most).then_some(TokenRequest { destination_id, limit, wanted })
     }
 
-    /// Says what a job of this queue waits for, and for how long it goes away.
+    /// Says what a job of this queue that has no token waits for, and for how long it goes away.
     pub(super) fn park(&self, job: Job, park: Duration, gate: Option<Gate>, now: Duration) -> Parked {
         if let Some(gate) = gate.filter(|gate| gate.holds()) {
             return Parked { job, reason: WaitReason::Circuit, after: park.max(gate.shut_for(now)) };
@@ -140,6 +151,9 @@ impl Queue {
         let asked = self.slow_until.saturating_sub(now);
         let has_slot = self.in_flight < self.max_in_flight;
         let limited = !asked.is_zero() || (self.rate.is_some() && has_slot);
-        Parked { job, reason: if limited { WaitReason::RateLimit } else { WaitReason::Slot }, after: park.max(asked) }
+        let token =
+            if self.rate.is_some() { self.tokens_at.saturating_sub(now + BEFORE_TOKEN) } else { Duration::ZERO };
+        let after = park.max(asked).max(token.min(MOST_FOR_TOKEN));
+        Parked { job, reason: if limited { WaitReason::RateLimit } else { WaitReason::Slot }, after }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use signalpost_bus::{Message, Payload};
 use signalpost_core::{
-    CircuitRecord, CircuitState, DeliveryState, Destination, Guarantee, WaitReason, classify::Answer,
+    CircuitRecord, CircuitState, DeliveryState, Destination, DestinationState, Guarantee, WaitReason, classify::Answer,
 };
 use signalpost_limits::CircuitView;
 use signalpost_store::dispatch::{DeliveryWrite, QueueHold};
@@ -192,6 +192,54 @@ async fn the_first_failure_tells_the_successes_before_it() {
     let report = limits.reports.lock().unwrap()[0].clone();
     assert_eq!((report.successes, report.failures, report.succeeded_last), (50, 1, false));
     assert_eq!(report.reason.as_deref(), Some("no answer"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_long_after_a_success_tells_that_there_was_one() {
+    let limits = Arc::new(FakeLimits::default());
+    let fails = Arc::new(AtomicBool::new(true));
+    let it = Harness::with([destination(1)], failing(&fails), Settings::default(), Some(limits.clone() as _));
+    let told = || limits.reports.lock().unwrap().iter().map(|it| (it.successes, it.failures)).collect::<Vec<_>>();
+    // Far apart, so that each begins to report again.
+    for (delivery, is_failure) in [true, false, true, true].into_iter().enumerate() {
+        let delivery = u32::try_from(delivery).unwrap();
+        fails.store(is_failure, Ordering::SeqCst);
+        it.store.state().standings.insert(delivery_id(delivery), standing(DeliveryState::Queued, 0));
+        it.bus.send(message(delivery, 1));
+        it.until_all_done().await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+    }
+    assert_eq!(told(), [(0, 1), (1, 1), (0, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_circuit_of_a_destination_that_is_gone_is_forgotten() {
+    for is_swept in [false, true] {
+        let limits = Arc::new(FakeLimits::default());
+        let record = CircuitRecord { state: CircuitState::Open, trips: 1, ..CircuitRecord::default() };
+        let open = CircuitView { state: CircuitState::Open, open_for: ms(1000), record: record.clone(), ..closed() };
+        limits.views.lock().unwrap().insert(destination_id(1), open);
+        let script = always(ms(1), status(500));
+        let it = Harness::with([destination(1)], script, Settings::default(), Some(limits.clone() as _));
+        let reports = || limits.reports.lock().unwrap().len();
+        it.bus.send(message(1, 1));
+        it.until("it is asked about again and again", |_| reports() >= 3).await;
+        if is_swept {
+            it.store.state().destinations.clear();
+            it.store.state().standings.insert(delivery_id(2), standing(DeliveryState::Queued, 0));
+            it.bus.send(Message { destination_version: 9, ..message(2, 1) });
+            it.until_all_done().await;
+        } else {
+            it.store.change(1, |destination| {
+                destination.state = DestinationState::Deleted;
+                destination.circuit = record;
+            });
+        }
+        tokio::time::sleep(ms(1000)).await;
+        let before = reports();
+        tokio::time::sleep(ms(60_000)).await;
+        assert_eq!(reports(), before);
+    }
 }
 
 #[tokio::test(start_paused = true)]

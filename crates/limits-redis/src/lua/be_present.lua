@@ -6,10 +6,11 @@ local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[4]) then
   return redis.error_reply('ERR asked too long ago')
 end
+-- First: a Redis that is full takes a ZADD behind a ZREM, and nothing else of ours.
+redis.call('ZADD', 'signalpost:present', string.format('%.0f', now), ARGV[1])
 if ARGV[2] ~= '' then
   redis.call('ZREM', 'signalpost:present', ARGV[2])
 end
-redis.call('ZADD', 'signalpost:present', string.format('%.0f', now), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', 'signalpost:present', '-inf', string.format('%.0f', now - ARGV[3] * 1000))
 redis.call('PEXPIRE', 'signalpost:present', ARGV[3])
 return { now }

@@ -78,7 +78,7 @@ pub fn step(circuit: &mut Circuit, now: Timestamp, report: &CircuitReport) -> Ci
     let Permits { state, open_for, probes, ramp } = circuit.step(now, &report.policy, &seen, &jitter);
     let record = CircuitRecord {
         state,
-        since: circuit.since(),
+        since: circuit.told_since(),
         trips: circuit.trips(),
         reason: circuit.reason().map(ToOwned::to_owned),
     };

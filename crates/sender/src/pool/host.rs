@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Uri;
+use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceExt as _;
 
 use super::{Connection, Connector, Shared, TURNS};
@@ -23,6 +24,7 @@ struct Idle {
     connection: Box<Connection>,
     /// The turn of the sweep in which it came here.
     since: u64,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Host {
@@ -50,8 +52,10 @@ impl Host {
             return;
         }
         let mut idle = self.list();
-        if idle.len() < self.pool.max_idle_per_host {
-            idle.push(Idle { connection, since: self.pool.turn() });
+        if idle.len() < self.pool.max_idle_per_host
+            && let Ok(place) = Arc::clone(&self.pool.places).try_acquire_owned()
+        {
+            idle.push(Idle { connection, since: self.pool.turn(), _place: place });
             drop(idle);
             self.pool.keep_sweeping();
         } else {

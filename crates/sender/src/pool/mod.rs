@@ -4,7 +4,8 @@
 //! wake-up between two tasks per request, and whoever drops a request closes its connection. Between requests it lies in the list of its host
 //! ([`Host`]) and nobody waits on it: whether its server has closed it shows when it is taken out ([`Connection::ask`]), or to the sweep.
 //!
-//! Every host has a list of its own, so none takes places from another. How long a connection lies there is counted in quarters of the time that
+//! Every host has a list of its own, so none takes places from another as long as there are places: in all there are so many, as each takes a file
+//! descriptor, and what comes when all are taken is closed. How long a connection lies there is counted in quarters of the time that
 //! it may: by one task, the sweep, which runs only while any connection is idle, so that no request reads a clock for it.
 
 mod connection;
@@ -22,6 +23,7 @@ use std::{
 
 use http::Uri;
 use hyper_rustls::HttpsConnector;
+use tokio::sync::Semaphore;
 
 pub(crate) use self::{
     connection::{Connection, Unanswered},
@@ -40,6 +42,8 @@ pub(crate) struct Pool(Arc<Shared>);
 
 struct Shared {
     max_idle_per_host: usize,
+    /// Places for idle connections. Nobody waits for one.
+    places: Arc<Semaphore>,
     idle_timeout: Duration,
     /// By scheme, host and port. A host leaves when the last plan that names it does.
     hosts: Mutex<HashMap<Box<str>, Weak<Host>>>,
@@ -50,9 +54,10 @@ struct Shared {
 }
 
 impl Pool {
-    pub(crate) fn new(max_idle_per_host: usize, idle_timeout: Duration) -> Self {
+    pub(crate) fn new(max_idle_per_host: usize, max_idle: usize, idle_timeout: Duration) -> Self {
         Self(Arc::new(Shared {
             max_idle_per_host,
+            places: Arc::new(Semaphore::new(max_idle.min(Semaphore::MAX_PERMITS))),
             idle_timeout,
             hosts: Mutex::default(),
             turn: AtomicU64::new(0),

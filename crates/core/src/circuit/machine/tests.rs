@@ -156,6 +156,63 @@ fn too_few_in_a_row_do_not_open_it() {
 }
 
 #[test]
+fn a_row_is_forgotten_when_nothing_failed_for_an_hour() {
+    // One that has opened before is kept for longer than that.
+    for trips in [0, 1] {
+        let mut world = World::new();
+        world.step(Seen { trips, ..Seen::default() });
+        for _ in 0..3 {
+            assert_eq!(world.fails(4), CircuitState::Closed);
+            world.passes(3600.0);
+        }
+        assert_eq!(world.fails(4), CircuitState::Closed);
+        world.passes(3599.0);
+        assert_eq!(world.fails(1), CircuitState::Open);
+    }
+}
+
+#[test]
+fn rows_that_another_version_kept_are_read() {
+    let kept = |row: &str| {
+        serde_json::from_str::<Circuit>(&format!(
+            r#"{{"state":{{"closed":{{"window":[],"row":{row},"ramp":null}}}},"since":null,"trips":3,"in_a_row":0,"reason":null,"version":1}}"#
+        ))
+    };
+    let mut world = World::new();
+    world.fails(4);
+    let now = serde_json::to_value(world.now).unwrap();
+    world.circuit = kept(&format!(r#"{{"failures":4,"since":{now}}}"#)).unwrap();
+    world.passes(6.0);
+    assert_eq!(world.fails(1), CircuitState::Open);
+    // And what a later one adds.
+    kept(&format!(r#"{{"failures":4,"since":{now},"latest":{now},"more":1}}"#)).unwrap();
+}
+
+#[test]
+fn openings_that_are_taken_over_are_news_to_who_kept_them_and_to_nobody_else() {
+    let mut world = World::new();
+    let kept = Seen { trips: 3, ..Seen::default() };
+    assert_eq!(world.step(kept).state, CircuitState::Closed);
+    let first = world.now;
+    assert_eq!((world.circuit.trips(), world.circuit.since(), world.circuit.told_since()), (3, None, Some(first)));
+    world.passes(1.0);
+    world.step(kept);
+    assert_eq!(world.circuit.told_since(), Some(first), "once");
+    world.policy.enabled = false;
+    world.step(kept);
+    assert_eq!(world.circuit.told_since(), Some(first));
+    world.policy.enabled = true;
+    world.trip();
+    assert_eq!((world.circuit.trips(), world.circuit.told_since()), (4, Some(world.now)));
+    // The clock is set back.
+    let mut world = World::new();
+    world.step(kept);
+    world.now = Timestamp::from_millis(1);
+    world.step(kept);
+    assert_eq!(world.circuit.told_since(), Some(world.now));
+}
+
+#[test]
 fn a_success_between_breaks_the_row() {
     let mut world = World::new();
     for _ in 0..10 {

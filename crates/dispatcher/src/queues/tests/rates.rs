@@ -131,6 +131,34 @@ fn what_has_a_token_is_not_parked_before_that_is_ready() {
 }
 
 #[test]
+fn what_waits_for_a_slow_rate_is_away_until_its_token_is_near() {
+    let mut queues = Queues::new(BOUNDS);
+    let slow = limited(1, 0.1).spec;
+    let ask = |queues: &mut Queues, now, token_in| {
+        assert!(next(queues, now).is_none());
+        let wanted = queues.wanted_tokens();
+        queues.granted(&wanted[0], Some(TokenGrant::none(token_in)), now);
+    };
+    for delivery in 0..2 {
+        assert!(queues.push(job(delivery, 1, ms(0)), &slow, ms(0)).is_none());
+    }
+    ask(&mut queues, ms(0), ms(10_000));
+    let away = |parked: &Parked| (parked.reason, parked.after);
+    let parked: Vec<_> = queues.overdue(ms(2000), false).iter().map(away).collect();
+    assert_eq!(parked, [(WaitReason::RateLimit, ms(7000)); 2]);
+    // What comes meanwhile goes as well, and what comes back in time stays.
+    let parked = queues.push(job(2, 1, ms(3000)), &slow, ms(3000));
+    assert_eq!(parked.as_ref().map(away), Some((WaitReason::RateLimit, ms(6000))));
+    assert!(queues.push(job(3, 1, ms(9000)), &slow, ms(9000)).is_none());
+    assert!(queues.overdue(ms(10_000), false).is_empty());
+    // Not for ever, and no longer than its rate is as it was.
+    ask(&mut queues, ms(10_000), ms(1_000_000));
+    let parked = queues.push(job(4, 1, ms(10_000)), &slow, ms(10_000));
+    assert_eq!(parked.as_ref().map(away), Some((WaitReason::RateLimit, ms(60_000))));
+    assert!(queues.push(job(5, 1, ms(10_000)), &limited(1, 1.0).spec, ms(10_000)).is_none());
+}
+
+#[test]
 fn tokens_of_a_high_rate_come_in_blocks_and_go_one_by_one() {
     let limit = RateLimit { per_second: 500.0, burst: std::num::NonZeroU32::new(1) };
     let (starts, asks) = run(limit, 1, &[0]);

@@ -46,6 +46,21 @@ fn circuits_are_apart_and_told_in_full() {
 }
 
 #[test]
+fn one_that_is_taken_over_as_closed_is_told_as_later_than_what_was_kept() {
+    let mut table = CircuitTable::default();
+    let opened = Timestamp::from_millis(1_000_000);
+    let fails = CircuitReport { failures: 19, ..report(1) };
+    table.report(opened, &fails);
+    let kept = table.report(opened + 6 * SECOND, &fails).record;
+    assert_eq!((kept.state, kept.trips), (CircuitState::Open, 1));
+    // All that was shared is lost.
+    let mut table = CircuitTable::default();
+    let told = table.report(opened + 9 * SECOND, &CircuitReport { trips: kept.trips, ..report(1) }).record;
+    assert_eq!(told.state, CircuitState::Closed);
+    assert!((told.trips, told.since) > (kept.trips, kept.since), "{told:?} is older than {kept:?}");
+}
+
+#[test]
 fn open_times_differ_between_destinations_and_openings() {
     let mut times = BTreeSet::new();
     for number in 0..100 {
