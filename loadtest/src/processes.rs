@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,6 +20,14 @@ const TICKS: f64 = 100.0;
 
 /// Name and process id of each service. Shared, because services are restarted.
 pub type Pids = Arc<Mutex<Vec<(String, u32)>>>;
+
+/// Services that are not ours.
+const OTHERS: [&str; 3] = ["postgres", "kafka", "redis"];
+
+/// Whether a service is Signalpost.
+pub fn is_ours(name: &str) -> bool {
+    !OTHERS.contains(&name)
+}
 
 /// What a service used at a moment.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -99,6 +108,21 @@ pub fn cpu(pids: &Pids) -> Vec<(String, f64)> {
     families.map(|(name, family)| (name, family.iter().filter_map(|pid| cpu_seconds(*pid)).sum())).collect()
 }
 
+/// CPU seconds of our own services so far by what their threads are called, as `standalone: store-writer`: each stage that has
+/// threads of its own. Those that differ by a number alone are one.
+pub fn cpu_by_thread(pids: &Pids) -> Vec<(String, f64)> {
+    let pids = pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut threads: BTreeMap<String, f64> = BTreeMap::new();
+    for (service, pid) in pids.into_iter().filter(|(service, _)| is_ours(service)) {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let name = name.trim_end().trim_end_matches(|last: char| last.is_ascii_digit());
+            *threads.entry(format!("{service}: {name}")).or_default() += scheduled_seconds(&task.path());
+        }
+    }
+    threads.into_iter().collect()
+}
+
 /// CPU seconds of all of them together.
 pub fn cpu_of_all(pids: &Pids) -> f64 {
     cpu(pids).into_iter().map(|(_, cpu)| cpu).sum()
@@ -139,7 +163,11 @@ pub fn this_thread() -> u32 {
 
 /// CPU seconds of a thread of this process, to the nanosecond.
 pub fn cpu_of_thread(id: u32) -> f64 {
-    let text = fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).unwrap_or_default();
+    scheduled_seconds(Path::new(&format!("/proc/self/task/{id}")))
+}
+
+fn scheduled_seconds(thread: &Path) -> f64 {
+    let text = fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
     let nanoseconds = text.split_whitespace().next().and_then(|value| value.parse().ok()).unwrap_or(0);
     Duration::from_nanos(nanoseconds).as_secs_f64()
 }

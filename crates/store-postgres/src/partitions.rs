@@ -113,6 +113,22 @@ pub(crate) async fn ensure_for(
     Ok(odd.is_empty())
 }
 
+/// Sees to it that the past days of these moments have all their partitions, and keep them for as long as the transaction lasts.
+/// What is born there and waits keeps them from then on.
+pub(crate) async fn hold(
+    transaction: &mut PgConnection,
+    moments: impl Iterator<Item = Timestamp>,
+) -> Result<(), Failure> {
+    let days: BTreeSet<Day> = moments.map(Day::of).collect();
+    let today = Day::of(now(transaction).await?);
+    let past: Vec<Day> = days.into_iter().filter(|day| *day < today).collect();
+    if past.is_empty() {
+        return Ok(());
+    }
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
+    ensure(transaction, past.into_iter()).await
+}
+
 async fn ensure(connection: &mut PgConnection, days: impl Iterator<Item = Day>) -> Result<(), Failure> {
     let days: Vec<Day> = days.collect();
     if missing(connection, &days).await?.is_empty() {

@@ -192,6 +192,8 @@ async fn places(
 /// Sends ended deliveries again: links each to its new delivery and takes it off the dead letters. The caller has
 /// locked them, and decided. `newborn` carries their ids in `replay_of`; it is in the order in which lanes are joined.
 pub(crate) async fn replay(transaction: &mut PgConnection, newborn: Vec<Newborn>) -> Result<(), Failure> {
+    // Retention may have begun with that day.
+    partitions::hold(transaction, newborn.iter().map(|delivery| delivery.id.created_at())).await?;
     let mut links: Vec<(Uuid, Uuid)> =
         newborn.iter().filter_map(|delivery| Some((delivery.replay_of?.0.uuid(), delivery.id.uuid()))).collect();
     links.sort_unstable();

@@ -145,6 +145,38 @@ async fn a_partition_is_dropped_beside_those_who_take_locks_on_several_tables() 
     assert!(writers.try_join_next().is_none(), "they go on");
 }
 
+/// Retention takes one table after the other, and may be held up in between.
+#[tokio::test]
+async fn what_is_sent_again_of_a_day_that_is_half_gone_has_all_its_partitions() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let destination = destination(&store).await;
+    let retention = Retention { events: 30 * DAY, dead_letters: 300 * DAY, audit: 300 * DAY, chunk: 100 };
+    let news = vec![new_event(event_at(now() - 40 * DAY), &[destination.id], Start::Queued)];
+    let target = post(&store, &group(vec![unit(&store, news).await])).await[0];
+    store.write(&[attempt(target, 1, Next::Delivered)], false).await.expect("written");
+    let before = database.count(PARTITIONS).await;
+
+    let mut reader = database.sql.begin().await.expect("a transaction");
+    sqlx::query("SELECT count(*) FROM deliveries").execute(&mut *reader).await.expect("a long read");
+    store.retain(retention).await.expect("retained");
+    reader.rollback().await.expect("the reader ends");
+    assert_eq!(database.count(PARTITIONS).await, before - 1, "the attempts are gone");
+
+    let Retried::Again(new) = store.retry_delivery(TENANT, target.delivery_id).await.expect("a replay") else {
+        panic!("it is sent again");
+    };
+    assert_eq!(database.count(PARTITIONS).await, before);
+    let due = store.take_due(support::fixture::budget(10)).await.expect("what is due");
+    assert_eq!(due.deliveries[0].delivery_id, new);
+    let again = signalpost_store::dispatch::Target { delivery_id: new, ..target };
+    let report = store.write(&[attempt(again, 1, Next::Delivered)], false).await.expect("its outcome is kept");
+    assert_eq!(report.written, [signalpost_store::dispatch::Written::Done]);
+    store.retain(retention).await.expect("retained");
+    assert_eq!(database.count(PARTITIONS).await, before - 3, "and then all of the day goes");
+    database.assert_consistent().await;
+}
+
 /// What a version before has left behind, and goes on writing, fits the schema that is added to; it can be added to again.
 #[tokio::test]
 async fn partitions_that_are_there_and_those_to_come_get_what_is_added() {

@@ -103,7 +103,7 @@ impl SqliteStore {
             let mut connection = open::writer(&file)?;
             open::release(&mut connection, clock.now())?;
             let inherited = leftovers::newest(&connection)?;
-            let (readers, lists) = (Readers::open(&file)?, Readers::open(&file)?);
+            let (readers, lists) = (Readers::open(&file, 16 * 1024)?, Readers::open(&file, 4 * 1024)?);
             let (moved, changes) = watch::channel(0);
             let database = Arc::new(open::database(&file)?);
             let checkpoints = Checkpoints::start(&file, Arc::clone(&database))?;

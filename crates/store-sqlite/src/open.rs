@@ -145,10 +145,11 @@ pub(crate) fn release(connection: &mut Connection, now: Timestamp) -> Outcome<()
 }
 
 /// A connection that reads.
-pub(crate) fn reader(file: &Path) -> Outcome<Connection> {
+pub(crate) fn reader(file: &Path, cache_kib: u32) -> Outcome<Connection> {
     let connection = Connection::open_with_flags(file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    connection.execute_batch("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;")?;
+    let cache = format!("PRAGMA cache_size = -{cache_kib};");
+    connection.execute_batch(&format!("PRAGMA query_only = 1; PRAGMA temp_store = MEMORY; {cache}"))?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }

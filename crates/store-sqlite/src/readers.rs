@@ -41,8 +41,9 @@ pub(crate) struct Readers {
 }
 
 impl Readers {
-    pub(crate) fn open(file: &Path) -> Outcome<Self> {
-        let idle = (0..CONNECTIONS).map(|_| open::reader(file)).collect::<Outcome<Vec<_>>>()?;
+    /// `cache_kib`: what each connection may keep of the database in memory.
+    pub(crate) fn open(file: &Path, cache_kib: u32) -> Outcome<Self> {
+        let idle = (0..CONNECTIONS).map(|_| open::reader(file, cache_kib)).collect::<Outcome<Vec<_>>>()?;
         Ok(Self {
             idle: Arc::new(Mutex::new(idle)),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),

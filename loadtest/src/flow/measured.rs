@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::posting::Mark;
+use super::posting::{Mark, Used};
 use crate::{
     stats::Latencies,
     wire::{Arrival, Ran, Tally},
@@ -29,6 +29,8 @@ pub struct Measured {
     pub end_to_end: Latencies,
     /// CPU seconds by service.
     pub cpu: Vec<(String, f64)>,
+    /// The same by thread of our own services.
+    pub threads: Vec<(String, f64)>,
     /// CPU seconds of the sink.
     pub sink_cpu: f64,
     /// When counting began.
@@ -59,8 +61,7 @@ impl Measured {
         tally: Tally,
         latencies: Vec<Duration>,
         mark: &Mark,
-        cpu: Vec<(String, f64)>,
-        sink_cpu: f64,
+        used: Used,
     ) -> anyhow::Result<Self> {
         let accepted = ran.answers.iter().filter(|answer| answer.accepted());
         let api = Latencies::of(accepted.map(|answer| answer.answered.saturating_sub(answer.intended)))?;
@@ -75,8 +76,9 @@ impl Measured {
             ran,
             arrivals,
             tally,
-            cpu,
-            sink_cpu,
+            cpu: used.services,
+            threads: used.threads,
+            sink_cpu: used.sink,
         })
     }
 

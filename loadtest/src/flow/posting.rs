@@ -44,8 +44,29 @@ pub struct Mark {
     pub at: Duration,
     /// What had arrived.
     accepted: u64,
-    cpu: Vec<(String, f64)>,
-    sink_cpu: f64,
+    used: Used,
+}
+
+/// CPU seconds.
+#[derive(Debug)]
+pub(super) struct Used {
+    /// By service.
+    pub services: Vec<(String, f64)>,
+    /// By thread of our own services.
+    pub threads: Vec<(String, f64)>,
+    /// Of the sink.
+    pub sink: f64,
+}
+
+impl Used {
+    /// Since then.
+    fn since(self, before: &Self) -> Self {
+        Self {
+            services: measured_since(&before.services, self.services),
+            threads: measured_since(&before.threads, self.threads),
+            sink: self.sink - before.sink,
+        }
+    }
 }
 
 impl Flow {
@@ -123,12 +144,13 @@ impl Flow {
     /// Takes what has arrived away, and begins to count.
     pub fn mark(&self) -> Mark {
         self.late().came(&self.sink.take());
-        Mark {
-            at: self.epoch.now(),
-            accepted: self.sink.accepted(),
-            cpu: processes::cpu(&self.target.pids),
-            sink_cpu: self.sink.cpu(),
-        }
+        Mark { at: self.epoch.now(), accepted: self.sink.accepted(), used: self.used() }
+    }
+
+    /// Up to now.
+    fn used(&self) -> Used {
+        let pids = &self.target.pids;
+        Used { services: processes::cpu(pids), threads: processes::cpu_by_thread(pids), sink: self.sink.cpu() }
     }
 
     /// Posts a load and waits for the answers; the progress is that of what arrives, where something is to.
@@ -190,7 +212,7 @@ impl Flow {
         }
         progress.finish_and_clear();
         self.calm().await;
-        let cpu = measured_since(&mark.cpu, processes::cpu(&self.target.pids));
+        let used = self.used().since(&mark.used);
         arrivals.append(&mut self.sink.take());
         let held = tally(&ran.answers, batch, &arrivals, load.fan);
         let first = ran.answers.iter().map(|answer| answer.first).min().unwrap_or(0);
@@ -201,7 +223,7 @@ impl Flow {
         } else {
             self.late().came(&held.others);
         }
-        Measured::of(ran, arrivals, held.tally, held.latencies, mark, cpu, self.sink.cpu() - mark.sink_cpu)
+        Measured::of(ran, arrivals, held.tally, held.latencies, mark, used)
     }
 
     fn late(&self) -> MutexGuard<'_, Late> {
@@ -242,7 +264,7 @@ impl Flow {
     }
 }
 
-/// CPU seconds by service since then.
+/// CPU seconds by name since then.
 fn measured_since(before: &[(String, f64)], now: Vec<(String, f64)>) -> Vec<(String, f64)> {
     let of = |name: &str| before.iter().find(|(before, _)| before == name).map_or(0.0, |(_, cpu)| *cpu);
     now.into_iter().map(|(name, cpu)| (name.clone(), cpu - of(&name))).collect()

@@ -12,8 +12,8 @@ use crate::{
     wire::Tally,
 };
 
-/// Services that are not ours.
-const OTHERS: [&str; 3] = ["postgres", "kafka", "redis"];
+/// From how many microseconds for an event on a kind of threads is told; the others stand in the JSON.
+const STAGE: f64 = 0.5;
 
 /// One run in figures.
 #[derive(Debug, Clone, Serialize)]
@@ -28,6 +28,8 @@ pub struct Line {
     pub accepted_per_second: f64,
     /// CPU microseconds for each event, by service.
     pub cpu_us: Map<String, Value>,
+    /// And by thread of our own services: each stage that has threads of its own.
+    pub thread_us: Map<String, Value>,
     /// And of all of them.
     pub cpu_us_sum: f64,
     /// And for each delivery.
@@ -51,12 +53,14 @@ impl Line {
     pub fn of(measured: &Measured, direct: Option<Direct>) -> Self {
         let events = figure(measured.tally.accepted.max(1));
         let us = |seconds: f64| seconds * 1e6 / events;
+        let each = |of: &[(String, f64)]| of.iter().map(|(name, cpu)| (name.clone(), us(*cpu).into())).collect();
         Self {
             direct,
             events_per_second: measured.events_per_second(),
             deliveries_per_second: measured.deliveries() / measured.took.as_secs_f64(),
             accepted_per_second: events / measured.posting.as_secs_f64().max(1e-6),
-            cpu_us: measured.cpu.iter().map(|(name, cpu)| (name.clone(), us(*cpu).into())).collect(),
+            cpu_us: each(&measured.cpu),
+            thread_us: each(&measured.threads),
             cpu_us_sum: us(measured.cpu_seconds()),
             cpu_us_delivery: measured.cpu_seconds() * 1e6 / measured.deliveries().max(1.0),
             load_us: us(measured.ran.cpu + measured.sink_cpu),
@@ -103,12 +107,14 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
     } else {
         report.remark("the CPU of the services is not known: no process of theirs is (--pid)");
     }
-    let names: Vec<String> = lines.first().map(|line| line.cpu_us.keys().cloned().collect()).unwrap_or_default();
-    let mut bars = Vec::new();
-    for name in names {
-        let us = median(lines.iter().filter_map(|line| line.cpu_us.get(&name).and_then(Value::as_f64)));
-        report.tell(format!("CPU of {name}"), us, "us");
-        bars.push((name, us));
+    let mut bars = middles(lines, |line| &line.cpu_us);
+    for (name, us) in &bars {
+        report.tell(format!("CPU of {name}"), *us, "us");
+    }
+    // Of a process that does all, its threads tell more.
+    let stages: Vec<_> = middles(lines, |line| &line.thread_us).into_iter().filter(|(_, us)| *us >= STAGE).collect();
+    for (name, us) in &stages {
+        report.tell(format!("CPU of threads, {name}"), *us, "us");
     }
     if delivered > 0.0 && known {
         report.tell("CPU of all services for a delivery", middle(|line| line.cpu_us_delivery), "us");
@@ -122,7 +128,17 @@ pub fn tell_runs(report: &mut Report, lines: &[Line]) {
     }
     bars.push(("producers and receiver".to_owned(), middle(|line| line.load_us)));
     report.plot(Plot::bars("CPU by process", "microseconds for an event", bars));
+    if !stages.is_empty() {
+        report.plot(Plot::bars("CPU by thread of our services", "microseconds for an event", stages));
+    }
     report.keep("runs", lines);
+}
+
+/// The median of each figure that the first run has.
+fn middles(lines: &[Line], of: fn(&Line) -> &Map<String, Value>) -> Vec<(String, f64)> {
+    let names = lines.first().map(of).into_iter().flat_map(Map::keys);
+    let middle = |name: &String| median(lines.iter().filter_map(|line| of(line).get(name).and_then(Value::as_f64)));
+    names.map(|name| (name.clone(), middle(name))).collect()
 }
 
 impl Flow {
@@ -165,7 +181,7 @@ fn count(of: u64) -> usize {
 
 /// The memory of our largest process.
 pub fn tell_memory(report: &mut Report, pids: &Pids) {
-    let ours = |(name, _): &(String, f64)| !OTHERS.contains(&name.as_str());
+    let ours = |(name, _): &(String, f64)| processes::is_ours(name);
     let largest = |all: Vec<(String, f64)>| all.into_iter().filter(ours).max_by(|one, other| one.1.total_cmp(&other.1));
     if let Some((name, mib)) = largest(processes::peak_mib(pids)) {
         report.tell(format!("memory of our largest process, peak RSS ({name})"), mib, "MiB");

@@ -137,7 +137,7 @@ fn tell_memory(report: &mut Report, marks: &[Mark]) {
         let grown = later.fold(0.0, f64::max) - tenth;
         let name = format!("{service}: growth from a tenth of the backlog on");
         // What we stand on has caches of its own, which its own settings bound.
-        if ["postgres", "kafka", "redis"].contains(&service.as_str()) {
+        if !crate::processes::is_ours(service) {
             report.tell(name, grown, "MiB");
         } else {
             report.at_most(name, grown, "MiB", FLAT_MIB);

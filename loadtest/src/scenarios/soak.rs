@@ -153,7 +153,7 @@ fn judge(report: &mut Report, tracks: &Tracks, rate: f64) {
         let (middle, last) = thirds(track);
         let name = format!("{}: memory, last third against the middle one", track.name);
         // The heap of a JVM and the caches of a database are theirs to bound.
-        if ["kafka", "postgres", "redis"].contains(&&*track.name) {
+        if !processes::is_ours(&track.name) {
             report.tell(name, last - middle, "MiB");
         } else {
             report.at_most(name, last - middle, "MiB", MEMORY_MIB + MEMORY_SHARE * middle);
@@ -162,7 +162,7 @@ fn judge(report: &mut Report, tracks: &Tracks, rate: f64) {
     for track in &tracks.descriptors {
         let (middle, last) = thirds(track);
         let name = format!("{}: file descriptors, likewise", track.name);
-        if ["kafka", "postgres", "redis"].contains(&&*track.name) {
+        if !processes::is_ours(&track.name) {
             report.tell(name, last - middle, "");
         } else {
             report.at_most(name, last - middle, "", DESCRIPTORS);

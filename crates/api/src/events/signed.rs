@@ -233,6 +233,7 @@ impl Mark {
         let state = state.clone();
         let marked = async move {
             let result = work.await;
+            // Before the answer: whoever repeats it then is told for certain that it was taken.
             self.settle(&state, result.as_ref().is_ok_and(|response| response.status().is_success())).await;
             result
         };

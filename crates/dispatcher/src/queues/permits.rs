@@ -35,13 +35,13 @@ impl Queues {
         let Some(queue) = self.queues.get_mut(&request.destination_id) else { return };
         queue.is_asking = false;
         let grant = grant.unwrap_or(TokenGrant::none(TOKEN_LIFE));
-        // Else they are of a limit that does not hold any more.
+        // Else it is of a limit that does not hold any more.
         if queue.rate == Some(request.limit) {
             queue.tokens.extend(grant.ready_in().map(|ready_in| now + ready_in));
-        }
-        if grant.granted < request.wanted {
-            // Never at once again, whatever the answer says.
-            queue.tokens_at = now + grant.retry_after.max(Duration::from_millis(1));
+            if grant.granted < request.wanted {
+                // Never at once again, whatever the answer says.
+                queue.tokens_at = now + grant.retry_after.max(Duration::from_millis(1));
+            }
         }
         self.make_ready(request.destination_id);
     }

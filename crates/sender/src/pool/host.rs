@@ -1,9 +1,8 @@
 //! The idle connections to one scheme, host and port.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering};
 
 use http::Uri;
-use tokio::sync::OwnedSemaphorePermit;
 use tower::ServiceExt as _;
 
 use super::{Connection, Connector, Shared, TURNS};
@@ -24,7 +23,24 @@ struct Idle {
     connection: Box<Connection>,
     /// The turn of the sweep in which it came here.
     since: u64,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// One of the places for idle connections of all hosts.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(pool: &Arc<Shared>) -> Option<Self> {
+        let more = |idle| (idle < pool.max_idle).then_some(idle + 1);
+        pool.idle.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(Arc::clone(pool)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.idle.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Host {
@@ -53,7 +69,7 @@ impl Host {
         }
         let mut idle = self.list();
         if idle.len() < self.pool.max_idle_per_host
-            && let Ok(place) = Arc::clone(&self.pool.places).try_acquire_owned()
+            && let Some(place) = Place::take(&self.pool)
         {
             idle.push(Idle { connection, since: self.pool.turn(), _place: place });
             drop(idle);

@@ -16,14 +16,13 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use http::Uri;
 use hyper_rustls::HttpsConnector;
-use tokio::sync::Semaphore;
 
 pub(crate) use self::{
     connection::{Connection, Unanswered},
@@ -42,8 +41,9 @@ pub(crate) struct Pool(Arc<Shared>);
 
 struct Shared {
     max_idle_per_host: usize,
-    /// Places for idle connections. Nobody waits for one.
-    places: Arc<Semaphore>,
+    /// How many may be idle in all, and how many are.
+    max_idle: usize,
+    idle: AtomicUsize,
     idle_timeout: Duration,
     /// By scheme, host and port. A host leaves when the last plan that names it does.
     hosts: Mutex<HashMap<Box<str>, Weak<Host>>>,
@@ -57,7 +57,8 @@ impl Pool {
     pub(crate) fn new(max_idle_per_host: usize, max_idle: usize, idle_timeout: Duration) -> Self {
         Self(Arc::new(Shared {
             max_idle_per_host,
-            places: Arc::new(Semaphore::new(max_idle.min(Semaphore::MAX_PERMITS))),
+            max_idle,
+            idle: AtomicUsize::new(0),
             idle_timeout,
             hosts: Mutex::default(),
             turn: AtomicU64::new(0),

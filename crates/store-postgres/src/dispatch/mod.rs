@@ -99,7 +99,7 @@ impl PostgresStore {
             match written {
                 Ok(some) if done.is_empty() => done = some,
                 Ok(some) => done.extend(some),
-                // The partition was dropped: no delivery of that day is there any more.
+                // A partition of that day was dropped: nothing of it waited any more.
                 Err(failure) if failure.sqlstate().as_deref() == Some("42P01") => {}
                 Err(failure) => return Err(failure),
             }

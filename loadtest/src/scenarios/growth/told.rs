@@ -166,6 +166,7 @@ mod tests {
             deliveries_per_second: 1_000.0 * fan,
             accepted_per_second: 1_000.0,
             cpu_us,
+            thread_us: serde_json::Map::new(),
             cpu_us_sum: cpu,
             cpu_us_delivery: cpu / fan,
             load_us: 8.0,
