@@ -27,10 +27,7 @@ const LOCK: i64 = 0x5349_474e_414c_0001;
 const MICROS_PER_DAY: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// Past days for which a partition is made where events come, and future ones: beyond, a clock is wrong.
-pub(crate) const OF_INGEST: RangeInclusive<i64> = -400..=8;
-
-/// The same for dead letters, which may be sent again and die again for as long as anybody likes.
-pub(crate) const OF_LETTERS: RangeInclusive<i64> = -36_500..=8;
+const REASONABLE_DAYS: RangeInclusive<i64> = -400..=8;
 
 /// A day of acceptance: days since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,17 +101,16 @@ pub(crate) async fn prepare(connection: &mut PgConnection, days_ahead: u32) -> R
 pub(crate) async fn ensure_for(
     connection: &mut PgConnection,
     moments: impl Iterator<Item = Timestamp>,
-    reasonable: RangeInclusive<i64>,
 ) -> Result<bool, Failure> {
     let Day(today) = Day::of(now(connection).await?);
     let days: BTreeSet<Day> = moments.map(Day::of).collect();
-    let (sane, odd): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| reasonable.contains(&(day.0 - today)));
+    let (sane, odd): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| REASONABLE_DAYS.contains(&(day.0 - today)));
     ensure(connection, sane.into_iter()).await?;
     Ok(odd.is_empty())
 }
 
-/// Sees to it that the past days of these moments have all their partitions, and keep them for as long as the transaction lasts.
-/// What is born there and waits keeps them from then on.
+/// Sees to it that the past days of these moments have all their partitions, however long ago they were, and keep them for as long as
+/// the transaction lasts. What is born there and waits keeps them from then on.
 pub(crate) async fn hold(
     transaction: &mut PgConnection,
     moments: impl Iterator<Item = Timestamp>,

@@ -212,8 +212,7 @@ pub(crate) async fn replay(transaction: &mut PgConnection, newborn: Vec<Newborn>
 
 /// Stores the events of dead letters again from their copies, where they are gone with their partitions.
 pub(crate) async fn restore_events(transaction: &mut PgConnection, letters: &[DeliveryId]) -> Result<(), Failure> {
-    let accepted = letters.iter().map(|letter| letter.created_at());
-    partitions::ensure_for(&mut *transaction, accepted, partitions::OF_LETTERS).await?;
+    partitions::hold(transaction, letters.iter().map(|letter| letter.created_at())).await?;
     sqlx::query(
         "INSERT INTO events (id, tenant_id, type, uid, source, meta, data)
          SELECT event_id, tenant_id, event_type, uid, source, meta, data FROM dead_letters l

@@ -53,11 +53,7 @@ impl IngestStore for PostgresStore {
                 Some("23514") if !mended => {
                     mended = true;
                     let moments = || events(group).map(|event| event.created_at());
-                    read!(self, hot, |connection| partitions::ensure_for(
-                        connection,
-                        moments(),
-                        partitions::OF_INGEST
-                    ))?;
+                    read!(self, hot, |connection| partitions::ensure_for(connection, moments()))?;
                 }
                 // An event is there already: the group is repeated, its first try was committed.
                 Some("23505") if committed.is_empty() && is_repetition(&failure) => {
