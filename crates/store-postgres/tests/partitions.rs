@@ -177,6 +177,28 @@ async fn what_is_sent_again_of_a_day_that_is_half_gone_has_all_its_partitions() 
     database.assert_consistent().await;
 }
 
+/// It may have been sent again, and died again, for as long as anybody liked.
+#[tokio::test]
+async fn a_dead_letter_of_long_ago_is_sent_again() {
+    let database = Database::new().await;
+    let store = database.store().await;
+    let destination = destination(&store).await;
+    let retention = Retention { events: 30 * DAY, dead_letters: 2000 * DAY, audit: 300 * DAY, chunk: 100 };
+    let old = now() - 1000 * DAY;
+    database.make_room(old).await;
+    let news = vec![new_event(event_at(old), &[destination.id], Start::Queued)];
+    let target = post(&store, &group(vec![unit(&store, news).await])).await[0];
+    let dead = Next::Dead { reason: DeadReason::Exhausted };
+    store.write(&[attempt(target, 1, dead)], false).await.expect("written");
+    let before = database.count(PARTITIONS).await;
+    store.retain(retention).await.expect("retained");
+    assert_eq!(database.count(PARTITIONS).await, before - 3);
+    let again = store.replay_dead_letter(TENANT, target.delivery_id).await.expect("a replay");
+    assert!(matches!(again, Retried::Again(_)), "{again:?}");
+    assert_eq!(database.count(PARTITIONS).await, before);
+    database.assert_consistent().await;
+}
+
 /// What a version before has left behind, and goes on writing, fits the schema that is added to; it can be added to again.
 #[tokio::test]
 async fn partitions_that_are_there_and_those_to_come_get_what_is_added() {
