@@ -26,10 +26,10 @@ use signalpost_store::{
     Changes, DispatchStore,
     dispatch::{Attempt, DeliveryWrite, Next, Written},
 };
-use signalpost_telemetry::names;
+use signalpost_telemetry::{TraceContext, names, trace};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 pub(crate) use self::tell::Meters;
 use self::{exchange::Exchanged, prepare::Prepared};
@@ -44,6 +44,9 @@ use crate::{
 
 /// How long a delivery rests whose outcome the store refuses: a bug, which is to be seen and not to be repeated at once.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+
+/// What is noted of a request that was given up.
+const GIVEN_UP: &str = "this request was given up: its place in the order could not be kept any longer";
 
 /// How long after a request was given up that may still be written.
 const LAST_WORDS: Duration = Duration::from_millis(250);
@@ -91,12 +94,16 @@ enum Done {
 pub(crate) async fn run(context: Arc<Context>, start: Start) {
     let message = &start.job.message;
     let span = tracing::debug_span!(
-        "delivery",
+        trace::DELIVERY,
+        otel.kind = "client",
         delivery.id = %message.delivery_id,
         destination.id = %message.destination_id,
         event.id = %message.event.id,
         attempt = message.attempt,
     );
+    if let Some(parent) = message.event.meta.traceparent.as_deref().and_then(TraceContext::parse) {
+        trace::link(&span, parent);
+    }
     let mut hold = Hold::new(start.job.clone(), context.signals.clone());
     match attempt(&context, start, &mut hold).instrument(span).await {
         Ok(Done::Settled) => hold.settled(),
@@ -133,17 +140,21 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
     let is_once = job.message.guarantee == Guarantee::AtMostOnce;
     let started_at = context.clock.now();
     let number = job.message.attempt;
+    let span = Span::current();
+    let traceparent = trace::current(&span).map(|context| context.to_string());
     let outgoing = Outgoing {
         destination: &destination,
         event: &event,
         delivery_id: target.delivery_id,
         attempt: number,
         at: started_at,
+        traceparent: traceparent.as_deref(),
     };
     let exchange = match exchange::exchange(context, &job, &outgoing, &detach).await? {
         Exchanged::Ended(exchange) => exchange,
         Exchanged::GivenUp(duration) => {
             hold.ended(Ending::NOTHING);
+            trace::failed(&span, GIVEN_UP);
             let attempt = given_up(number, started_at, duration);
             let next = Next::Retry { after: Duration::ZERO };
             // Not later: then it is somebody else's, and this attempt one of those that nobody saw the end of.
@@ -153,11 +164,17 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         }
     };
     hold.ended(Ending { health: health(&exchange), slow_for: slow_for(exchange.answer) });
+    if let Some(code) = exchange.status_code {
+        trace::status(&span, code);
+    }
 
     let age = context.clock.now().since(job.message.born_at());
     let max_age = context.settings.max_age;
     let verdict = judge(exchange.answer, &destination.spec.retry, number, age, max_age, &*context.entropy)
         .under(job.message.guarantee);
+    if verdict != Verdict::Delivered {
+        trace::failed(&span, exchange.error.as_deref().unwrap_or("not delivered"));
+    }
     let next = match verdict {
         Verdict::Delivered => Next::Delivered,
         Verdict::Retry { after } => Next::Retry { after },
@@ -198,7 +215,7 @@ fn given_up(number: u32, started_at: signalpost_core::Timestamp, duration: Durat
         outcome: AttemptOutcome::Interrupted,
         status_code: None,
         response_excerpt: Default::default(),
-        error: Some("this request was given up: its place in the order could not be kept any longer".to_owned()),
+        error: Some(GIVEN_UP.to_owned()),
     }
 }
 

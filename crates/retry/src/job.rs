@@ -73,7 +73,7 @@ pub(crate) async fn drive<J: Job>(mut job: J, shutdown: Shutdown) {
             }
             Err(error) => {
                 failures += 1;
-                counter!(names::JOB_FAILURES, "job" => J::NAME).increment(1);
+                counter!(names::JOB_FAILURES, "task" => J::NAME).increment(1);
                 let pause = backoff(failures, job.interval());
                 tracing::warn!(job = J::NAME, %error, failures, pause_ms = pause.as_millis(), "job failed; it runs again");
                 // What is away is not asked more often because there is more to do.

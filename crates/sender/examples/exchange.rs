@@ -128,8 +128,14 @@ async fn measure(address: &str, requests: usize, at_once: usize) {
                 let delivery_id = DeliveryId::new(at, &*entropy);
                 tokio::spawn(async move {
                     for _ in 0..each {
-                        let outgoing =
-                            Outgoing { destination: &destination, event: &event, delivery_id, attempt: 1, at };
+                        let outgoing = Outgoing {
+                            destination: &destination,
+                            event: &event,
+                            delivery_id,
+                            attempt: 1,
+                            at,
+                            traceparent: None,
+                        };
                         let exchange = sender.send(&outgoing).await;
                         assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None }, "{exchange:?}");
                     }

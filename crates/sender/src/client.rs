@@ -97,6 +97,9 @@ pub struct Outgoing<'a> {
     pub attempt: u32,
     /// The time of day that is signed.
     pub at: Timestamp,
+    /// The trace context of the span that this request is, where spans are exported. None: the event's trace goes on with
+    /// a span that nobody exports.
+    pub traceparent: Option<&'a str>,
 }
 
 /// What came of a request.

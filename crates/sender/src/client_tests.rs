@@ -80,7 +80,7 @@ fn sender() -> Sender {
 
 async fn send(sender: &Sender, destination: &Destination) -> Exchange {
     let delivery_id = DeliveryId::from_parts(AT, [3; 10]);
-    sender.send(&Outgoing { destination, event: &event(), delivery_id, attempt: 3, at: AT }).await
+    sender.send(&Outgoing { destination, event: &event(), delivery_id, attempt: 3, at: AT, traceparent: None }).await
 }
 
 /// A server that hands every connection, with its number, to `handle`.
@@ -189,7 +189,8 @@ async fn a_large_body_arrives_whole() {
     destination.spec.body_format = BodyFormat::Data;
     let large = Event { data: Bytes::from(vec![b'7'; 1024 * 1024]), ..event() };
     let delivery_id = DeliveryId::from_parts(AT, [3; 10]);
-    let outgoing = Outgoing { destination: &destination, event: &large, delivery_id, attempt: 1, at: AT };
+    let outgoing =
+        Outgoing { destination: &destination, event: &large, delivery_id, attempt: 1, at: AT, traceparent: None };
     let exchange = sender().send(&outgoing).await;
     assert_eq!(exchange.answer, Answer::Status { code: 200, retry_after: None });
     assert!(requests.recv().await.unwrap() == large.data);
@@ -298,7 +299,8 @@ async fn headers_that_grow_too_large_are_not_sent() {
     destination.secrets = Kept::Plain { secret: Secret::new(SECRET), headers };
     let large = Event { uid: Some("u".repeat(256)), ..event() };
     let delivery_id = DeliveryId::from_parts(AT, [3; 10]);
-    let outgoing = Outgoing { destination: &destination, event: &large, delivery_id, attempt: 1, at: AT };
+    let outgoing =
+        Outgoing { destination: &destination, event: &large, delivery_id, attempt: 1, at: AT, traceparent: None };
     let exchange = sender().send(&outgoing).await;
     assert_eq!(exchange.answer, Answer::Unreachable);
     assert_eq!(exchange.error.as_deref(), Some("the headers of the request are too large"));

@@ -212,7 +212,10 @@ pub(crate) fn build(outgoing: &Outgoing<'_>, plan: &Plan, id: String, body: &Bod
         &|text| text.write_all(event.event_type.as_bytes()),
         &|text| write!(text, "{}", outgoing.delivery_id),
         &|text| write!(text, "{}", outgoing.attempt),
-        &|text| text.write_all(&traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy)),
+        &|text| match outgoing.traceparent {
+            Some(context) => text.write_all(context.as_bytes()),
+            None => text.write_all(&traceparent::for_attempt(event.meta.traceparent.as_deref(), event.id, entropy)),
+        },
     ];
     for (end, write) in ends.iter_mut().zip(writers) {
         // Memory takes everything.

@@ -72,8 +72,9 @@ async fn request_of(section: &str) -> (String, Arc<Received>) {
     let egress = EgressPolicy { allow: vec!["127.0.0.0/8".parse().unwrap()], ..EgressPolicy::public_only() };
     let sender = Sender::new(SenderSettings::new(egress, clock, Arc::clone(&entropy), vault)).unwrap();
     let delivery_id = DeliveryId::new(at, &*entropy);
-    let exchange =
-        sender.send(&Outgoing { destination: &destination, event: &event, delivery_id, attempt: 1, at }).await;
+    let exchange = sender
+        .send(&Outgoing { destination: &destination, event: &event, delivery_id, attempt: 1, at, traceparent: None })
+        .await;
     assert_eq!(exchange.status_code, Some(200), "{exchange:?}");
     receiver.wait_for(1, Duration::from_secs(5)).await.unwrap();
     (secret, receiver.received()[0].clone())

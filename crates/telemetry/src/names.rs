@@ -80,5 +80,5 @@ metrics! {
     QUEUES Gauge "" "signalpost_queues" [] "Destinations with waiting deliveries.";
     QUEUES_SPILLED Gauge "" "signalpost_queues_spilled" [] "Destinations whose new deliveries go straight to the store.";
     CONSUMER_LAG Gauge "" "signalpost_consumer_lag" [] "Messages published to the bus and not yet committed.";
-    JOB_FAILURES Counter "" "signalpost_job_failures_total" ["job"] "Runs of a background job that failed; it runs again.";
+    JOB_FAILURES Counter "" "signalpost_job_failures_total" ["task"] "Runs of a background job that failed; it runs again.";
 }

@@ -9,9 +9,10 @@ use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracerProvider},
 };
-use tracing_subscriber::{Layer, Registry, filter::LevelFilter};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{Layer, Registry, filter::filter_fn};
 
-use crate::TelemetryError;
+use crate::{TelemetryError, trace::DELIVERY};
 
 /// Where the specification puts traces below a collector's address (OTLP 1.x, "OTLP/HTTP Request").
 const TRACES_PATH: &str = "/v1/traces";
@@ -50,8 +51,13 @@ pub(crate) fn start(
         .with_resource(Resource::builder().with_service_name(service).build())
         .build();
     let tracer = provider.tracer("signalpost");
-    let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(LevelFilter::INFO).boxed();
+    let layer = tracing_opentelemetry::layer().with_tracer(tracer).with_filter(filter_fn(is_exported)).boxed();
     Ok((Exporter(provider), layer))
+}
+
+/// Those at `info`, and attempts of deliveries.
+fn is_exported(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || (metadata.is_span() && metadata.name() == DELIVERY)
 }
 
 fn traces_url(endpoint: &str) -> String {

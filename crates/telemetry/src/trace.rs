@@ -1,12 +1,16 @@
 //! W3C Trace Context: the header `traceparent`, version 00 (<https://www.w3.org/TR/trace-context/>).
 //!
 //! It travels from the producer's request in the event's metadata to every request that delivers it, with or without an
-//! exporter. [`link`], [`status`] and [`current`] tie it to the spans that are exported; without the feature `otlp` they do nothing.
+//! exporter. [`link`], [`status`], [`failed`] and [`current`] tie it to the spans that are exported; without the feature `otlp` they do nothing.
 
 use std::fmt;
 
 use signalpost_core::Entropy;
 use tracing::Span;
+
+/// The name of the span of one attempt of a delivery. It is exported, and stands in log lines only at `debug`: at `info` a
+/// span for each would be made for the few lines that are written.
+pub const DELIVERY: &str = "delivery";
 
 /// The identity of one span of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +97,17 @@ pub fn status(span: &Span, code: u16) {
     }
     #[cfg(not(feature = "otlp"))]
     let _unused = (span, code);
+}
+
+/// Marks an exported span as failed, with the reason.
+pub fn failed(span: &Span, reason: &str) {
+    #[cfg(feature = "otlp")]
+    {
+        use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+        span.set_status(opentelemetry::trace::Status::error(reason.to_owned()));
+    }
+    #[cfg(not(feature = "otlp"))]
+    let _unused = (span, reason);
 }
 
 /// The context of an exported span, to be sent on. None where spans are not exported.

@@ -40,12 +40,12 @@ fn metric_of(series: &str) -> Option<&'static Metric> {
         .or_else(|| metric(series).filter(|metric| !is_histogram(metric)))
 }
 
-/// Its labels in Prometheus: one that a target has as well is moved out of its way.
-fn exported_labels(metric: &Metric) -> impl Iterator<Item = String> {
-    metric
-        .labels
-        .iter()
-        .map(|label| if TARGET_LABELS.contains(label) { format!("exported_{label}") } else { (*label).to_owned() })
+#[test]
+fn no_metric_has_a_label_that_a_target_has() {
+    for metric in ALL {
+        // Prometheus would rename ours.
+        assert!(!metric.labels.iter().any(|label| TARGET_LABELS.contains(label)), "{}", metric.name);
+    }
 }
 
 /// The words before an operator in what is between the braces of a selector: its labels.
@@ -66,9 +66,9 @@ fn check_queries(path: &str, at_least: usize) {
         let rest = &text[at..];
         let (series, after) = rest.split_at(rest.find(|c| !is_word(c)).unwrap_or(rest.len()));
         let Some(selector) = after.strip_prefix('{').and_then(|after| after.split('}').next()) else { continue };
-        let known: Vec<_> = exported_labels(metric_of(series).unwrap()).collect();
+        let known = metric_of(series).unwrap().labels;
         for label in labels_of(selector) {
-            let is_known = known.iter().any(|known| known == label) || TARGET_LABELS.contains(&label) || label == "le";
+            let is_known = known.contains(&label) || TARGET_LABELS.contains(&label) || label == "le";
             assert!(is_known, "{path}: {series} has no label {label}");
         }
     }
@@ -76,12 +76,12 @@ fn check_queries(path: &str, at_least: usize) {
 
 /// Where a query groups by labels: each is one of a metric it names, or of the targets.
 fn check_groups(path: &str, query: &str) {
-    let known: BTreeSet<_> = metrics_in(query).into_iter().filter_map(metric_of).flat_map(exported_labels).collect();
+    let known: BTreeSet<_> =
+        metrics_in(query).into_iter().filter_map(metric_of).flat_map(|metric| metric.labels).collect();
     for group in query.split(" by (").skip(1) {
         for label in group.split(')').next().unwrap().split(',').map(str::trim) {
-            // Ours named `job` is Prometheus's.
-            let is_target = ["instance", "service"].contains(&label);
-            assert!(is_target || label == "le" || known.contains(label), "{path}: no label {label} in {query}");
+            let is_known = known.contains(&label) || TARGET_LABELS.contains(&label) || label == "le";
+            assert!(is_known, "{path}: no label {label} in {query}");
         }
     }
 }

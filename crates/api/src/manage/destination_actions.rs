@@ -136,7 +136,7 @@ async fn ping(state: &AppState, tenant: TenantId, destination: &Destination) -> 
         data: data.to_string().into(),
     };
     let delivery_id = DeliveryId::new(now, &*ports.entropy);
-    let outgoing = Outgoing { destination, event: &event, delivery_id, attempt: 1, at: now };
+    let outgoing = Outgoing { destination, event: &event, delivery_id, attempt: 1, at: now, traceparent: None };
     let exchange = ports.sender.send(&outgoing).await;
     let arrived = matches!(exchange.answer, DestinationAnswer::Status { code: 200..=299, .. });
     let attempt = Attempt {

@@ -79,7 +79,9 @@ pub async fn send(sender: &Sender, url: &str) -> Exchange {
         data: Bytes::from_static(b"{}"),
     };
     let delivery_id = DeliveryId::from_parts(at, [3; 10]);
-    sender.send(&Outgoing { destination: &destination, event: &event, delivery_id, attempt: 1, at }).await
+    sender
+        .send(&Outgoing { destination: &destination, event: &event, delivery_id, attempt: 1, at, traceparent: None })
+        .await
 }
 
 fn destination(url: &str) -> Destination {
