@@ -175,6 +175,11 @@ concern! {
         max_in_flight: NonZeroUsize = "MAX_IN_FLIGHT" {
             default: Text("2048"), unit: "requests", example: "8192", range: Some((1.0, 100_000.0)),
         }
+        /// Memory for payloads of more than 64 KiB that one dispatcher process is sending at once, each counted twice: as it is and as it
+        /// is sent. What finds no room waits for it. Smaller ones are bounded by their number.
+        max_large_payload_bytes: NonZeroUsize = "MAX_LARGE_PAYLOAD_BYTES" {
+            default: Text("268435456"), unit: "bytes", example: "1073741824", range: Some((1_048_576.0, 1_099_511_627_776.0)),
+        }
         /// A delivery older than this is not tried again, whatever its retry policy says: it is dead (`expired`).
         max_age: Duration = "MAX_AGE_DAYS" {
             default: Text("14"), unit: "days", example: "7", range: Some((0.01, 365.0)),

@@ -1,14 +1,20 @@
-//! Reads payloads that travel by reference, right before they are sent, so that no more of them are in memory than
-//! requests are out. A read is whatever was asked for while the one before ran.
+//! Reads payloads that travel by reference, right before they are sent. A read is whatever was asked for while the one
+//! before ran.
+//!
+//! They are the large ones, so what they take up together is bounded, besides the number of requests. How large one is, is
+//! known when it has been read: one for which there is no room is let go, waits for its room, and is read again.
 
-use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeMap, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt as _;
 use signalpost_bus::{Message, Payload};
 use signalpost_core::{Event, EventId};
 use signalpost_runtime::batcher::{Batcher, Entry, Rejected};
 use signalpost_store::DispatchStore;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
 
 use crate::backoff::Backoff;
 
@@ -16,29 +22,70 @@ use crate::backoff::Backoff;
 const BATCH: usize = 32;
 const CAPACITY: usize = 4096;
 
+/// Bytes of one unit of room.
+const UNIT: usize = 1024;
+
+/// How often a payload is in memory while it is sent: as it was read, and as the body of its request.
+const COPIES: usize = 2;
+
+/// An event with its data, and the room that it takes up.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    event: Arc<Event>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Loaded {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
 /// The reading side.
 #[derive(Clone)]
-pub(crate) struct Payloads(Batcher<EventId, Option<Arc<Event>>>);
+pub(crate) struct Payloads {
+    reads: Batcher<EventId, Option<Arc<Event>>>,
+    room: Arc<Semaphore>,
+    all_room: usize,
+}
 
 impl Payloads {
-    /// Starts the task. It ends when the last handle is gone.
-    pub(crate) fn start(store: Arc<dyn DispatchStore>) -> (Self, JoinHandle<()>) {
+    /// Starts the task. It ends when the last handle is gone. `bytes`: what all of them may take up.
+    pub(crate) fn start(store: Arc<dyn DispatchStore>, bytes: usize) -> (Self, JoinHandle<()>) {
         let (batcher, task) = Batcher::start(CAPACITY, BATCH, move |batch| {
             let store = Arc::clone(&store);
             async move { read(&*store, batch).await }
         });
-        (Self(batcher), task)
+        let all_room = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        (Self { reads: batcher, room: Arc::new(Semaphore::new(all_room)), all_room }, task)
     }
 
-    /// The event of a message, with its data. None: it is gone from the store.
+    /// The event of a message, with its data, when there is room for it. None: it is gone from the store.
     ///
     /// # Errors
     /// The reader has ended, and nothing is known.
-    pub(crate) async fn event(&self, message: &Message) -> Result<Option<Arc<Event>>, Rejected> {
-        match message.payload {
-            Payload::Inline => Ok(Some(Arc::clone(&message.event))),
-            Payload::ByReference => self.0.submit_waiting(message.event.id).await,
+    pub(crate) async fn event(&self, message: &Message) -> Result<Option<Loaded>, Rejected> {
+        if message.payload == Payload::Inline {
+            return Ok(Some(Loaded { event: Arc::clone(&message.event), _room: None }));
         }
+        let id = message.event.id;
+        let Some(event) = self.reads.submit_waiting(id).await? else { return Ok(None) };
+        let units = self.units(&event);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+            return Ok(Some(Loaded { event, _room: Some(room) }));
+        }
+        drop(event);
+        let room = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_closed| Rejected::Stopped)?;
+        let event = self.reads.submit_waiting(id).await?;
+        Ok(event.map(|event| Loaded { event, _room: Some(room) }))
+    }
+
+    /// What an event takes up; one that is larger than all room takes all of it.
+    fn units(&self, event: &Event) -> u32 {
+        let units = event.data.len().saturating_mul(COPIES).div_ceil(UNIT).clamp(1, self.all_room);
+        u32::try_from(units).unwrap_or(u32::MAX)
     }
 }
 

@@ -163,6 +163,8 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
             return Ok(Done::Settled);
         }
     };
+    // Its memory is for others, while what came of it is written.
+    drop(event);
     hold.ended(Ending { health: health(&exchange), slow_for: slow_for(exchange.answer) });
     if let Some(code) = exchange.status_code {
         trace::status(&span, code);

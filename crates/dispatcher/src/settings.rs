@@ -15,6 +15,9 @@ pub struct Settings {
     pub max_age: Duration,
     /// Requests out at once, over all destinations. One destination never takes more than what is left free.
     pub max_in_flight: usize,
+    /// Memory of payloads that travel by reference, in bytes: those that are being sent at once take no more, each counted as
+    /// it was read and as it is sent. Others wait, within their slots.
+    pub max_large_bytes: usize,
     /// Messages in hand and not yet sent, over all destinations. At this many, nothing more is received.
     pub max_queued: usize,
     /// The same in bytes of `data`.
@@ -53,6 +56,7 @@ impl Default for Settings {
             observer: None,
             max_age: Duration::from_secs(14 * 24 * 60 * 60),
             max_in_flight: 2048,
+            max_large_bytes: 256 * 1024 * 1024,
             max_queued: 8192,
             max_queued_bytes: 64 * 1024 * 1024,
             receive_batch: 512,

@@ -117,6 +117,7 @@ pub fn dispatcher(settings: &Settings) -> signalpost_dispatcher::Settings {
     signalpost_dispatcher::Settings {
         max_age: settings.delivery.max_age,
         max_in_flight: settings.delivery.max_in_flight.get(),
+        max_large_bytes: settings.delivery.max_large_payload_bytes.get(),
         drain: settings.service.drain.mul_f64(0.8),
         ..signalpost_dispatcher::Settings::default()
     }

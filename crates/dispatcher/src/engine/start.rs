@@ -38,7 +38,7 @@ pub(crate) async fn run(parts: Parts, settings: Settings, shutdown: Shutdown) ->
     let (signal, signals) = unbounded_channel();
     let (writer, mut writer_task) =
         Writer::start(Arc::clone(&parts.store), Arc::clone(&parts.clock), signal.clone(), settings.write_batch);
-    let (payloads, payloads_task) = Payloads::start(Arc::clone(&parts.store));
+    let (payloads, payloads_task) = Payloads::start(Arc::clone(&parts.store), settings.max_large_bytes);
     let mut owner = [0; 8];
     parts.entropy.fill(&mut owner);
     let owner = Owner::from_le_bytes(owner);

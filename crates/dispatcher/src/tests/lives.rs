@@ -222,6 +222,32 @@ async fn payloads_by_reference_are_read_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_payloads_wait_for_their_room_and_small_ones_do_not() {
+    // Each of 1000 bytes counts as 2 KiB: two at once. One of 9000 takes all there is.
+    let settings = Settings { max_large_bytes: 4096, ..Settings::default() };
+    let it = Harness::with([destination(1)], always(ms(900), status(200)), settings, None);
+    for (delivery, length) in [(1, 1000), (2, 1000), (3, 1000), (4, 9000), (5, 1000)] {
+        let mut whole = event(delivery, b"");
+        whole.data = format!("\"{}\"", "x".repeat(length - 2)).into();
+        it.store.state().events.insert(whole.id, Arc::new(whole));
+        let mut light = message(delivery, 1);
+        light.payload = Payload::ByReference;
+        light.event = Arc::new(event(delivery, b""));
+        it.bus.send(light);
+    }
+    it.bus.send(message(6, 1));
+    it.until_all_done().await;
+    let mut started = it.exchanger.started();
+    started.sort_by_key(|started| started.delivery_id);
+    let rounds: Vec<_> = started.iter().map(|started| started.at.as_millis() / 900).collect();
+    assert_eq!(rounds, [0, 0, 1, 2, 3, 0]);
+    assert_eq!(
+        started.iter().map(|started| started.data.len()).sum::<usize>(),
+        13_000 + message(6, 1).event.data.len()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_decoded_is_set_aside_and_holds_nothing_up() {
     let it = Harness::start([destination(1)], always(ms(1), status(200)));
     let place = it.bus.next_place();
