@@ -7,7 +7,7 @@ pub(crate) mod filter;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
-use signalpost_core::{DeliveryId, Destination, DestinationId, EventId, ReplayId, TenantId};
+use signalpost_core::{DeliveryId, Destination, DestinationId, DestinationState, EventId, ReplayId, TenantId};
 use signalpost_store::{
     ReadStore, StoreError,
     manage::ReplayJob,
@@ -53,12 +53,16 @@ impl ReadStore for SqliteStore {
     async fn list_destinations(
         &self,
         tenant: TenantId,
+        state: Option<DestinationState>,
         page: Page<DestinationId>,
     ) -> Result<Vec<Destination>, StoreError> {
         self.list(move |connection| {
             let mut filter = Filter::default();
             filter.blob("tenant_id = ?", key(tenant));
             filter.text("state <> ?", "deleted");
+            if let Some(state) = state {
+                filter.text("state = ?", state.as_str());
+            }
             let (sql, values) = filter.page("id", &page, page.limit);
             let mut statement = connection.prepare_cached(&format!("SELECT {DESTINATION} FROM destinations {sql}"))?;
             let mut rows = statement.query(rusqlite::params_from_iter(values))?;

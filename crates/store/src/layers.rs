@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use signalpost_core::{
-    ApiKey, AuditEntry, AuditId, AuditOutcome, CircuitRecord, DeliveryId, Destination, DestinationId, Event, EventId,
-    Kept, KeyHash, KeyId, ReplayId, Sealed, Tenant, TenantId, TenantSpec, Timestamp,
+    ApiKey, AuditEntry, AuditId, AuditOutcome, CircuitRecord, DeliveryId, Destination, DestinationId, DestinationState,
+    Event, EventId, Kept, KeyHash, KeyId, ReplayId, Sealed, Tenant, TenantId, TenantSpec, Timestamp,
 };
 
 use crate::{
@@ -72,7 +72,7 @@ layers! { StoreLayer and LayeredStore of Store, StoreError:
         tenant_exists(id: TenantId) -> bool;
         destination(tenant: TenantId, id: DestinationId) -> Option<Destination>;
         destination_by_uid(tenant: TenantId, uid: &str) -> Option<Destination>;
-        list_destinations(tenant: TenantId, page: Page<DestinationId>) -> Vec<Destination>;
+        list_destinations(tenant: TenantId, state: Option<DestinationState>, page: Page<DestinationId>) -> Vec<Destination>;
         event(tenant: TenantId, id: EventId) -> Option<EventView>;
         event_by_uid(tenant: TenantId, uid: &str) -> Option<EventId>;
         list_events(tenant: TenantId, filter: &EventFilter, page: Page<EventId>, with_data: bool) -> Vec<EventView>;

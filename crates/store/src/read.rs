@@ -4,8 +4,8 @@ use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use signalpost_core::{
-    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId, Event, EventId,
-    ReplayId, TenantId, Timestamp, WaitReason,
+    AttemptOutcome, DeadReason, DeliveryId, DeliveryState, DeliveryStatus, Destination, DestinationId,
+    DestinationState, Event, EventId, ReplayId, TenantId, Timestamp, WaitReason,
 };
 
 use crate::{StoreError, dispatch::Attempt, manage::ReplayJob};
@@ -37,13 +37,14 @@ pub trait ReadStore: Debug + Send + Sync + 'static {
     /// The store is away.
     async fn destination_by_uid(&self, tenant: TenantId, uid: &str) -> Result<Option<Destination>, StoreError>;
 
-    /// Destinations that are not deleted.
+    /// Destinations that are not deleted: all, or those in that state.
     ///
     /// # Errors
     /// The store is away.
     async fn list_destinations(
         &self,
         tenant: TenantId,
+        state: Option<DestinationState>,
         page: Page<DestinationId>,
     ) -> Result<Vec<Destination>, StoreError>;
 

@@ -13,6 +13,7 @@ use signalpost_store::manage::{Created, DestinationUpdate};
 
 use super::{
     destination::{self, DestinationDefaults, Draft, patch as merge_patch, secrets::Otherwise},
+    filters,
     named::Named as _,
     post,
     views::destination::{DestinationBody, DestinationInput, DestinationPatch},
@@ -23,7 +24,7 @@ use crate::{
     events::rules,
     idempotency::Answer,
     json::Body,
-    openapi::params::PageParams,
+    openapi::params::{DestinationParams, PageParams},
     page::{List, ListQuery},
     problem::{Code, Problem},
     quota,
@@ -66,13 +67,15 @@ pub async fn create(State(state): State<AppState>, caller: DestinationsWrite, bo
 
 /// Lists destinations
 #[utoipa::path(
-    get, path = "/v1/destinations", tag = "destinations", operation_id = "listDestinations", params(PageParams),
+    get, path = "/v1/destinations", tag = "destinations", operation_id = "listDestinations",
+    params(DestinationParams, PageParams),
     responses((status = 200, description = "One page.", body = List<DestinationBody>)),
     security(("bearer" = ["destinations:read"])),
 )]
 pub async fn list(State(state): State<AppState>, caller: DestinationsRead, body: Body) -> Result<Response, Problem> {
-    let query = ListQuery::read(&body.parts, &[], false)?;
-    let found = state.ports.store.list_destinations(caller.tenant.id, query.page()?).await?;
+    let query = ListQuery::read(&body.parts, &["state"], false)?;
+    let standing = filters::state(&query)?;
+    let found = state.ports.store.list_destinations(caller.tenant.id, standing, query.page()?).await?;
     let list = query.list(found, |destination| destination.id, |destination| DestinationBody::new(&destination));
     Ok(Answer::json(StatusCode::OK, &list)?.into_response())
 }

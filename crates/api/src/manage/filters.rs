@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use signalpost_core::{
-    AttemptOutcome, Clock, DeadReason, DeliveryId, DeliveryStatus, Destination, DestinationId, EventId, TenantId,
-    Timestamp,
+    AttemptOutcome, Clock, DeadReason, DeliveryId, DeliveryStatus, Destination, DestinationId, DestinationState,
+    EventId, TenantId, Timestamp,
 };
 
 use super::named::Named as _;
@@ -64,6 +64,12 @@ pub fn event_id(query: &ListQuery) -> Result<Option<EventId>, Problem> {
 /// `delivery_id`.
 pub fn delivery_id(query: &ListQuery) -> Result<Option<DeliveryId>, Problem> {
     query.parsed("delivery_id", "the id of a delivery", |text| text.parse().ok())
+}
+
+/// `state`. Those that are being deleted are not shown.
+pub fn state(query: &ListQuery) -> Result<Option<DestinationState>, Problem> {
+    let shown = |name: &str| DestinationState::from_name(name).filter(|state| *state != DestinationState::Deleted);
+    query.parsed("state", "the state of a destination", shown)
 }
 
 /// `status`.

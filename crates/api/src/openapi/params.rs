@@ -6,7 +6,8 @@
 use utoipa::IntoParams;
 
 use super::types::{
-    AttemptOutcomeText, DeadReasonText, DeliveryIdText, DeliveryStatusText, DestinationNameText, EventIdText, TimeText,
+    AttemptOutcomeText, DeadReasonText, DeliveryIdText, DeliveryStatusText, DestinationNameText, DestinationStateText,
+    EventIdText, TimeText,
 };
 
 /// What every list takes.
@@ -87,6 +88,15 @@ pub struct EventParams {
     /// `label.<name>`: the value of a label. As often as there are labels.
     #[param(rename = "label.<name>")]
     pub label: Option<String>,
+}
+
+/// Of destinations.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DestinationParams {
+    /// Only those in this state.
+    #[param(value_type = Option<DestinationStateText>)]
+    pub state: Option<String>,
 }
 
 /// Of deliveries.

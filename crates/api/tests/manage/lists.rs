@@ -50,7 +50,9 @@ async fn filters_that_are_no_values() {
         "attempts?status=dead",
         "dead-letters?reason=none",
         "dead-letters?status=dead",
-        "destinations?state=active",
+        "destinations?state=deleted",
+        "destinations?state=open",
+        "destinations?status=active",
         "events?label.=x",
         "events?type=a&type=b",
     ] {
@@ -73,6 +75,7 @@ async fn pages_cover_everything_once_in_both_directions() {
         ("deliveries", "&status=delivered"),
         ("attempts", "&outcome=dead"),
         ("destinations", ""),
+        ("destinations", "&state=active"),
         ("dead-letters", "&reason=gone"),
     ] {
         let key = |item: &Value| match list {

@@ -54,7 +54,7 @@ impl Secrets {
         let mut after = None;
         loop {
             let page = Page { limit: PAGE, after, descending: false };
-            let destinations = self.store.list_destinations(TenantId::DEFAULT, page).await?;
+            let destinations = self.store.list_destinations(TenantId::DEFAULT, None, page).await?;
             for destination in &destinations {
                 let path = inbox_path(&destination.spec.url, self.port);
                 let opened = self.vault.destination(destination.tenant_id, destination.id, &destination.secrets);

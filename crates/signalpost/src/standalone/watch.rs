@@ -42,7 +42,7 @@ pub async fn run(store: Arc<dyn Store>, printer: Arc<Printer>, shutdown: Shutdow
             _ = tick.tick() => {}
         }
         let page = Page { limit: MOST, after: None, descending: true };
-        let Ok(destinations) = store.list_destinations(TenantId::DEFAULT, page).await else { continue };
+        let Ok(destinations) = store.list_destinations(TenantId::DEFAULT, None, page).await else { continue };
         if let Some(known) = &known {
             for destination in &destinations {
                 let before = known.get(&destination.id).copied().unwrap_or(Seen::NEW);

@@ -1,6 +1,6 @@
 //! Destinations that are not deleted.
 
-use signalpost_core::{Destination, DestinationId, TenantId};
+use signalpost_core::{Destination, DestinationId, DestinationState, TenantId};
 use signalpost_store::read::Page;
 use sqlx::{PgConnection, QueryBuilder};
 
@@ -47,6 +47,7 @@ pub(super) async fn by_uid(
 pub(super) async fn list(
     connection: &mut PgConnection,
     tenant: TenantId,
+    state: Option<DestinationState>,
     page: Page<DestinationId>,
 ) -> Result<Vec<Destination>, Failure> {
     let mut query = QueryBuilder::new(concat!(
@@ -55,6 +56,9 @@ pub(super) async fn list(
         " FROM destinations WHERE state <> 'deleted' AND tenant_id = "
     ));
     query.push_bind(tenant.uuid());
+    if let Some(state) = state {
+        query.push(" AND state = ").push_bind(state.as_str());
+    }
     push_page(&mut query, "id", page);
     query.build().fetch_all(connection).await?.iter().map(rows::destination).collect()
 }

@@ -9,7 +9,7 @@ mod page;
 mod replays;
 
 use async_trait::async_trait;
-use signalpost_core::{DeliveryId, Destination, DestinationId, EventId, ReplayId, TenantId, id::Id};
+use signalpost_core::{DeliveryId, Destination, DestinationId, DestinationState, EventId, ReplayId, TenantId, id::Id};
 use signalpost_store::{
     ReadStore, StoreError,
     manage::ReplayJob,
@@ -49,9 +49,10 @@ impl ReadStore for PostgresStore {
     async fn list_destinations(
         &self,
         tenant: TenantId,
+        state: Option<DestinationState>,
         page: Page<DestinationId>,
     ) -> Result<Vec<Destination>, StoreError> {
-        Ok(read!(self, reads, |connection| destinations::list(connection, tenant, page))?)
+        Ok(read!(self, reads, |connection| destinations::list(connection, tenant, state, page))?)
     }
 
     async fn event(&self, tenant: TenantId, id: EventId) -> Result<Option<EventView>, StoreError> {

@@ -39,7 +39,8 @@ async fn what_a_circuit_did_is_kept(world: &World) {
         world.store.record_circuits(&[(one.id, next.clone())]).await.unwrap();
         assert_eq!(kept(world, one.id).await, next);
     }
-    let listed = world.store.list_destinations(TENANT, crate::read::Page { limit: 10, after: None, descending: false });
+    let page = crate::read::Page { limit: 10, after: None, descending: false };
+    let listed = world.store.list_destinations(TENANT, None, page);
     assert_eq!(listed.await.unwrap().iter().filter(|destination| destination.circuit.trips == 1).count(), 1);
 }
 

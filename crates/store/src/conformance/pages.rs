@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use signalpost_core::DestinationState;
+
 use super::world::{TENANT, World, failed};
 use crate::{
     ingest::Start,
@@ -11,6 +13,7 @@ use crate::{
 
 super::cases![
     destinations_come_in_pages,
+    destinations_come_by_their_state,
     events_come_in_pages,
     deliveries_come_in_pages,
     attempts_come_in_pages,
@@ -48,10 +51,32 @@ async fn destinations_come_in_pages(world: &World) {
     let gone = world.destination().await;
     world.store.delete_destination(TENANT, gone.id).await.unwrap();
     walk(all.iter().map(|destination| destination.id).collect(), async |page| {
-        let found = world.store.list_destinations(TENANT, page).await.unwrap();
+        let found = world.store.list_destinations(TENANT, None, page).await.unwrap();
         found.into_iter().map(|destination| destination.id).collect()
     })
     .await;
+}
+
+async fn destinations_come_by_their_state(world: &World) {
+    let all = world.destinations(12).await;
+    for (place, destination) in all.iter().enumerate() {
+        match place % 3 {
+            0 => drop(world.store.set_paused(TENANT, destination.id, true).await.unwrap()),
+            1 => world.store.disable_destination(TENANT, destination.id, "fails for days").await.unwrap(),
+            _ => {}
+        }
+    }
+    let states = [DestinationState::Paused, DestinationState::Disabled, DestinationState::Active];
+    for (place, state) in states.into_iter().enumerate() {
+        let expected = all.iter().skip(place).step_by(3).map(|destination| destination.id).collect();
+        walk(expected, async |page| {
+            let found = world.store.list_destinations(TENANT, Some(state), page).await.unwrap();
+            found.into_iter().map(|destination| destination.id).collect()
+        })
+        .await;
+    }
+    let page = Page { limit: 10, after: None, descending: true };
+    assert_eq!(world.store.list_destinations(TENANT, Some(DestinationState::Deleted), page).await.unwrap(), []);
 }
 
 async fn events_come_in_pages(world: &World) {

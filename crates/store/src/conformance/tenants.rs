@@ -35,7 +35,7 @@ async fn nothing_of_another_tenant_is_shown(world: &World) {
     let store = &world.store;
     assert_eq!(store.destination(other, destination.id).await.unwrap(), None);
     assert_eq!(store.destination_by_uid(other, "crm").await.unwrap(), None);
-    assert_eq!(store.list_destinations(other, all()).await.unwrap(), []);
+    assert_eq!(store.list_destinations(other, None, all()).await.unwrap(), []);
     assert_eq!(store.routes(other).await.unwrap().routes, []);
     assert_eq!(store.event(other, event).await.unwrap(), None);
     assert_eq!(store.event_by_uid(other, "order-1").await.unwrap(), None);
