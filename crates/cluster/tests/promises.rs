@@ -114,9 +114,9 @@ async fn at_most_once_holds(trial: &mut Trial) {
     for round in 0..3 {
         let events: Vec<Value> =
             (0..60).map(|number| json!({"type": "once.only", "data": {"number": number}})).collect();
-        posted += batch(trial.client(), &events).await.len();
-        // In the middle of it.
+        // In the middle of it. Counted from before: they may be under way before their answer is here.
         let some = receiver.stats().requests + 20;
+        posted += batch(trial.client(), &events).await.len();
         receiver.wait_until(LONG, |stats| stats.requests >= some).await.expect("requests come");
         kill(trial, round);
     }

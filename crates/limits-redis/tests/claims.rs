@@ -6,7 +6,7 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::Rig;
+use rig::{Rig, answered};
 use signalpost_core::{Clock as _, DeliveryId};
 use signalpost_limits::{Claim, Claimed, Limits as _};
 use signalpost_runtime::SystemEntropy;
@@ -28,9 +28,9 @@ async fn claims_of_many_ages_are_answered_in_their_order() {
     claims.push(claims[1]);
     // Every fourth is the first owner's: some of each hash.
     let theirs: Vec<Claim> = claims[..900].iter().copied().step_by(4).collect();
-    assert_eq!(limits.claim(1, &theirs).await.unwrap(), vec![Claimed::Ours; theirs.len()]);
+    assert_eq!(answered(async || limits.claim(1, &theirs).await).await, vec![Claimed::Ours; theirs.len()]);
     // Its name begins as the other's does.
-    let answers = limits.claim(12, &claims).await.unwrap();
+    let answers = answered(async || limits.claim(12, &claims).await).await;
     for (place, answer) in answers.into_iter().enumerate() {
         assert_eq!(answer, if place % 900 % 4 == 0 { Claimed::Others } else { Claimed::Ours }, "claim {place}");
     }
@@ -41,9 +41,9 @@ async fn claims_of_many_ages_are_answered_in_their_order() {
         assert_eq!(rig.ask::<String>(&["OBJECT", "ENCODING", &hash]).await, "hashtable");
     }
     // Others' are neither renewed nor released.
-    limits.renew(12, &claims).await.unwrap();
-    limits.release(12, &claims).await.unwrap();
+    answered(async || limits.renew(12, &claims).await).await;
+    answered(async || limits.release(12, &claims).await).await;
     assert_eq!(rig.claims_left().await, theirs.len());
-    limits.release(1, &claims).await.unwrap();
+    answered(async || limits.release(1, &claims).await).await;
     assert_eq!(rig.claims_left().await, 0);
 }

@@ -121,10 +121,20 @@ fn limit(per_second: f64, burst: u32) -> RateLimit {
 /// A new bucket is full; then the next token comes when it was said to, and not much before.
 async fn gives_a_burst_and_then_waits(limits: &dyn Limits, world: &World) {
     let limit = limit(20.0, 5);
-    let request = TokenRequest { destination_id: world.destination(), limit, wanted: 8 };
-    let start = world.clock.elapsed();
-    let first = take(limits, &[request]).await[0];
-    assert!(first.granted >= 5, "a new bucket is full: {first:?}");
+    let asking = async {
+        loop {
+            let request = TokenRequest { destination_id: world.destination(), limit, wanted: 8 };
+            let start = world.clock.elapsed();
+            let first = take(limits, &[request]).await[0];
+            // Else others answered, whose bucket was not full.
+            if first.granted >= 5 {
+                return (request, start, first);
+            }
+            is_well(limits).await;
+        }
+    };
+    let answer = tokio::time::timeout(DEADLINE, asking).await;
+    let (request, start, first) = answer.unwrap_or_else(|_| panic!("a new bucket is full"));
     let mut sum = first.granted;
     let mut wait = first.retry_after;
     assert!(wait <= Duration::from_millis(51), "a token comes every 50 ms: {wait:?}");
@@ -140,7 +150,8 @@ async fn gives_a_burst_and_then_waits(limits: &dyn Limits, world: &World) {
     // A limit that is raised applies at once.
     let raised = RateLimit { per_second: 100_000.0, burst: NonZeroU32::new(50) };
     tokio::time::sleep(Duration::from_millis(2)).await;
-    let grant = take(limits, &[TokenRequest { limit: raised, wanted: 10, ..request }]).await[0];
+    let raised = TokenRequest { limit: raised, wanted: 10, ..request };
+    let grant = surely(limits, async || Ok(take(limits, &[raised]).await[0])).await;
     assert_eq!(grant.granted, 10);
 }
 

@@ -76,6 +76,7 @@ async fn a_database_that_falls_silent_does_not_hold_callers_or_connections() {
     let patient = database.store().await;
     let destination = destination(&patient).await;
     let group = events(&patient, destination.id, 3, Start::Queued).await;
+    eventually("it is connected", Duration::from_secs(10), || store.check()).await;
     let mut blocker = database.sql.begin().await.expect("a transaction");
     sqlx::query("LOCK TABLE events").execute(&mut *blocker).await.expect("a lock");
     let outcome = tokio::time::timeout(SOON, store.ingest(&group)).await.expect("an answer soon");

@@ -14,7 +14,7 @@ use std::{
 
 use redis::{FromRedisValue, InfoDict, aio::MultiplexedConnection};
 use signalpost_core::{Clock, DeliveryId, DestinationId, destination::RateLimit};
-use signalpost_limits::{Claim, Limits as _, TokenRequest};
+use signalpost_limits::{Claim, Limits as _, LimitsUnavailable, TokenRequest};
 use signalpost_limits_redis::RedisLimits;
 use signalpost_runtime::{SystemClock, SystemEntropy};
 use signalpost_services::Redis;
@@ -140,6 +140,17 @@ pub async fn until(mut is_so: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "it never becomes so");
+}
+
+/// Asks until there is an answer: there is none to a call in which the machine stood still. It must do no harm to ask twice.
+pub async fn answered<T>(mut ask: impl AsyncFnMut() -> Result<T, LimitsUnavailable>) -> T {
+    let mut answer = None;
+    until(async || {
+        answer = ask().await.ok();
+        answer.is_some()
+    })
+    .await;
+    answer.unwrap()
 }
 
 pub async fn take(limits: &RedisLimits, request: TokenRequest) -> u32 {

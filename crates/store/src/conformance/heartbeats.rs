@@ -18,8 +18,8 @@ async fn those_that_live_are_counted(world: &World) {
 }
 
 async fn one_that_falls_silent_is_forgotten(world: &World) {
-    assert_eq!(world.store.heartbeat(1).await.unwrap(), 1);
     let last = world.now().await;
+    assert_eq!(world.store.heartbeat(1).await.unwrap(), 1);
     assert_eq!(world.store.heartbeat(2).await.unwrap(), 2);
     let alone = eventually("the other one counts no more", async || {
         let alive = world.store.heartbeat(2).await.unwrap();

@@ -58,7 +58,7 @@ async fn destinations_come_in_pages(world: &World) {
 }
 
 async fn destinations_come_by_their_state(world: &World) {
-    let all = world.destinations(12).await;
+    let all = world.destinations(21).await;
     for (place, destination) in all.iter().enumerate() {
         match place % 3 {
             0 => drop(world.store.set_paused(TENANT, destination.id, true).await.unwrap()),
