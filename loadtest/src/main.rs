@@ -8,6 +8,7 @@ mod ceilings;
 mod chance;
 mod client;
 mod conditions;
+mod course;
 mod created;
 mod epoch;
 mod flow;

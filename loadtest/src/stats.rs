@@ -24,6 +24,18 @@ impl Latencies {
         Ok(Self(histogram))
     }
 
+    /// All of these together.
+    ///
+    /// # Errors
+    /// None: all have the same bounds.
+    pub fn all<'a>(of: impl IntoIterator<Item = &'a Self>) -> anyhow::Result<Self> {
+        let mut all = Self::of([])?;
+        for one in of {
+            all.0.add(&one.0)?;
+        }
+        Ok(all)
+    }
+
     /// That quantile in milliseconds.
     #[allow(clippy::cast_precision_loss, reason = "microseconds of minutes")]
     pub fn ms(&self, quantile: f64) -> f64 {

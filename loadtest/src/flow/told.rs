@@ -220,7 +220,10 @@ pub fn plot_cpu(report: &mut Report, samples: &Samples, from: f64) {
     let mut plot = Plot::over_time("CPU by process over time", "cores");
     for (name, samples) in samples {
         let cores = samples.windows(2).filter_map(|pair| match pair {
-            [one, other] if other.at > one.at => Some([other.at - from, (other.cpu - one.cpu) / (other.at - one.at)]),
+            // Less than before: it was started anew.
+            [one, other] if other.at > one.at => {
+                Some([other.at - from, (other.cpu - one.cpu).max(0.0) / (other.at - one.at)])
+            }
             _ => None,
         });
         plot = plot.line(name, cores.collect());

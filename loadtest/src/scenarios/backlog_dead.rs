@@ -102,7 +102,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let mut report = Report::new("backlog-dead", run.target.name(), serde_json::to_value(options)?);
     report.tell("healthy events posted", rate, "/s");
     report.tell("backlog posted", count_of(options.waiting) / took.as_secs_f64(), "/s");
-    compare(&mut report, &after.into_iter().zip(before).collect::<Vec<_>>());
+    compare(&mut report, &after.into_iter().zip(before).collect::<Vec<_>>())?;
     tell_memory(&mut report, &marks);
     report.keep("memory_marks", &marks);
     report.keep("processes", sampler.samples());

@@ -16,11 +16,12 @@ use super::{
 };
 use crate::{
     load::Event,
+    plot::Plot,
     ranges::{at_least_one, positive},
     receiver::{Behaviour, Failure},
     report::Report,
     run::{Destination, Run},
-    stats::median,
+    stats::{Latencies, median},
     target::{self, Size},
 };
 
@@ -150,29 +151,38 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
             }
         }
         halves.sort_by_key(|half| !half.with);
-        if let [with, without] = halves[..] {
+        if let Ok([with, without]) = <[Fared; 2]>::try_from(halves) {
             fared.push((with, without));
         }
     }
-    Ok(report(&run, options, capacity, rate, &fared))
+    report(&run, options, capacity, rate, &fared)
 }
 
-fn report(run: &Run, options: &Options, capacity: Option<f64>, rate: f64, fared: &[(Fared, Fared)]) -> Report {
+fn report(
+    run: &Run,
+    options: &Options,
+    capacity: Option<f64>,
+    rate: f64,
+    fared: &[(Fared, Fared)],
+) -> anyhow::Result<Report> {
     let settings = serde_json::to_value(options).unwrap_or_default();
     let mut report = Report::new("isolation", run.target.name(), settings);
     if let Some(capacity) = capacity {
         report.tell("capacity", capacity, "/s");
     }
     report.tell("posted in all, with", rate, "/s");
-    compare(&mut report, fared);
-    report
+    compare(&mut report, fared)?;
+    Ok(report)
 }
 
 /// A figure of a run: its name, its unit, how it is read.
 type Kind = (&'static str, &'static str, fn(&Fared) -> f64);
 
 /// The ratios of pairs of runs, and their id-level check.
-pub fn compare(report: &mut Report, fared: &[(Fared, Fared)]) {
+///
+/// # Errors
+/// None: all latencies have the same bounds.
+pub fn compare(report: &mut Report, fared: &[(Fared, Fared)]) -> anyhow::Result<()> {
     let of = |figure: fn(&Fared) -> f64| {
         let with = median(fared.iter().map(|(with, _)| figure(with)));
         (with, median(fared.iter().map(|(_, without)| figure(without))))
@@ -200,6 +210,14 @@ pub fn compare(report: &mut Report, fared: &[(Fared, Fared)]) {
     report.none("healthy: refused", all().map(|fared| fared.account.posted - fared.account.accepted).sum());
     report.tell("healthy: duplicates", crate::report::count_of(all().map(|fared| fared.account.duplicates).sum()), "");
     report.keep("pairs", fared);
+    let with = Latencies::all(fared.iter().map(|(with, _)| &with.latencies))?;
+    let without = Latencies::all(fared.iter().map(|(_, without)| &without.latencies))?;
+    report.plot(
+        Plot::percentiles("Healthy destinations, post to arrival", "milliseconds")
+            .line("without", without.percentiles())
+            .line("with", with.percentiles()),
+    );
+    Ok(())
 }
 
 async fn troubled(run: &Run, options: &Options, in_trouble: bool) -> anyhow::Result<Destination> {

@@ -32,7 +32,7 @@ pub struct Neighbours {
 }
 
 /// How the healthy ones fared in one run.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Fared {
     /// Whether the other one was in trouble.
     pub with: bool,
@@ -48,6 +48,9 @@ pub struct Fared {
     pub max_ms: f64,
     /// From the intended start of the post to its answer.
     pub api_p99_ms: f64,
+    /// From the intended start of the post to the arrival.
+    #[serde(skip)]
+    pub latencies: Latencies,
     /// What the id-level check found.
     pub account: ledger::Account,
     /// Requests to the one in trouble.
@@ -152,6 +155,7 @@ impl Neighbours {
             p99_ms: latencies.ms(0.99),
             max_ms: latencies.ms(1.0),
             api_p99_ms: api.ms(0.99),
+            latencies,
             account,
             troubled_requests: log.iter().filter(|entry| !healthy.contains(&entry.path)).count(),
         })

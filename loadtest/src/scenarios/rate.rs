@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::backlog_dead::fill;
 use crate::{
+    course,
     load::Event,
     ranges::{at_least_one, positive},
     receiver::Behaviour,
@@ -192,6 +193,7 @@ fn report(run: &Run, options: &Options, outage: Option<(Duration, Duration)>) ->
     }
     let seconds: Vec<f64> = times.iter().map(|time| time.saturating_sub(first).as_secs_f64()).collect();
     report.keep("requests_at_seconds", seconds);
+    course::plot_requests(&mut report, &times, rate);
     report.keep("outage", outage.map(|(from, back)| [from, back].map(|at| at.saturating_sub(first).as_secs_f64())));
     report
 }

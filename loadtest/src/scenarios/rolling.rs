@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::neighbours::whole;
 use crate::{
+    course,
+    flow::plot_cpu,
     ledger,
     load::{Event, Pace},
     payload,
+    processes::Sampler,
     ranges::{at_least_one, positive},
     receiver::Behaviour,
     report::{Report, count_of},
@@ -23,6 +26,9 @@ use crate::{
 
 /// The load ends after that at the latest.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often CPU is looked at.
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// How it is run.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -56,6 +62,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let destinations = run.destinations(&run.target.api, "rolling", options.destinations, behaviour, &further).await?;
     let types: Vec<String> = destinations.iter().map(|destination| destination.event_type.clone()).collect();
     let stop = CancellationToken::new();
+    let sampler = Sampler::of_cpu(run.epoch, run.target.pids.clone(), SAMPLE);
     let mut load = run.load("posting", whole(options.rate * LONGEST.as_secs_f64()), 256, Duration::from_secs(60));
     load.progress = bar("posting", 0);
     load.stop = stop.clone();
@@ -109,5 +116,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     report.tell("p99", latencies.ms(0.99), "ms");
     report.tell("max", latencies.ms(1.0), "ms");
     report.keep("account", account);
+    course::plot(&mut report, &posted, &log)?;
+    plot_cpu(&mut report, &sampler.samples(), range.began.as_secs_f64());
     Ok(report)
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     load::{Event, Pace},
+    plot::Plot,
     processes::usage,
     ranges::{at_least_one, positive},
     receiver::Behaviour,
@@ -105,6 +106,11 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
         report.tell(format!("p99, {name}"), found.latencies.ms(0.99), "ms");
         report.none(format!("events refused, {name}"), found.refused);
     }
+    report.plot(
+        Plot::percentiles("API answer, percentiles", "milliseconds")
+            .line("alone", alone.latencies.percentiles())
+            .line("with them", beside.latencies.percentiles()),
+    );
     report.at_least("accepted, with them / alone", beside.rate / alone.rate, "", 0.95);
     let most = BESIDE_MIB + CONNECTION_KIB / 1024.0 * count_of(all);
     if before > 0.0 {

@@ -11,9 +11,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
+    course,
+    flow::plot_cpu,
     ledger::{self, Account, Posted},
     load::{Event, Load},
     payload,
+    processes::Sampler,
     ranges::{at_least_one, none_or_positive, probability},
     receiver::{Behaviour, Entry},
     report::{Report, count_of},
@@ -21,6 +24,9 @@ use crate::{
     stats::Latencies,
     target::{self, Running, Size, Target},
 };
+
+/// How often CPU is looked at.
+const SAMPLE: Duration = Duration::from_millis(500);
 
 /// How it is run.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -77,6 +83,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     }
     let destinations = run.destinations(&run.target.api, "ordered", options.destinations, behaviour, &further).await?;
     let total = options.lanes * options.events;
+    let sampler = Sampler::of_cpu(run.epoch, run.target.pids.clone(), SAMPLE);
     let load = run.load("posting", total, options.producers, Duration::from_secs(120));
     let began = run.epoch.now();
     let mut producers = produce(&load, options, &destinations);
@@ -106,6 +113,7 @@ pub async fn run(target: &target::Options, options: &Options) -> anyhow::Result<
     let log = run.receiver.log().since(0);
     let mut report = Report::new("ordered", run.target.name(), serde_json::to_value(options)?);
     tell(&mut report, options, &posted, &log)?;
+    plot_cpu(&mut report, &sampler.samples(), began.as_secs_f64());
     report.tell("kills", count_of(kills), "");
     report.judge("nothing is left open", f64::from(u8::from(settled.is_ok())), "", "1".to_owned(), settled.is_ok());
     Ok(report)
@@ -138,6 +146,7 @@ fn tell(report: &mut Report, options: &Options, posted: &[(u64, Posted)], log: &
     let mut arrived: Vec<f64> = arrivals.values().map(|at| at.saturating_sub(first).as_secs_f64()).collect();
     arrived.sort_by(f64::total_cmp);
     report.keep("arrivals_each_second", each_second(&arrived));
+    course::plot(report, posted, log)?;
     Ok(())
 }
 
