@@ -9,13 +9,15 @@ pub mod defaults;
 pub mod docs;
 pub mod error;
 pub mod kafka;
+mod logs;
 pub mod setting;
 pub mod settings;
 pub mod source;
 mod value;
 
 pub use error::ConfigError;
+pub use logs::{Format, LogFilter};
 pub use setting::Kind;
 pub use settings::Settings;
 pub use source::{load, load_from};
-pub use value::{Format, address};
+pub use value::address;

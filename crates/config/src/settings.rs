@@ -14,11 +14,12 @@ use crate::{
     ConfigError,
     defaults::DestinationDefaults,
     kafka::Properties,
+    logs::{Format, LogFilter},
     setting::{
         Fallback::{ByKind, DevOr, Text, Unset},
         Kind, Setting, concern,
     },
-    value::{Format, Keys, Url},
+    value::{Keys, Url},
 };
 
 const CLUSTER: &[Kind] = &[Kind::Api, Kind::Dispatcher, Kind::Retry];
@@ -209,7 +210,7 @@ concern! {
     /// Logs and traces.
     Telemetry {
         /// What is logged: a filter of `tracing`.
-        log: String = "LOG" { default: Text("info"), example: "info,signalpost_dispatcher=debug" }
+        log: LogFilter = "LOG" { default: Text("info"), example: "info,signalpost_dispatcher=debug" }
         /// `json`, `text`, or `auto`: text where standard error is a terminal.
         log_format: Format = "LOG_FORMAT" { default: Text("auto"), example: "json" }
         /// An OpenTelemetry collector to which traces are exported by OTLP/HTTP.

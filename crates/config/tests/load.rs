@@ -224,7 +224,10 @@ fn a_word_of_the_log_filter_that_is_no_level_is_refused() {
     for good in
         ["info", "OFF", "3", "info,signalpost_dispatcher=debug", "signalpost=trace, warn", "[ingest{a,b}]=debug"]
     {
-        assert_eq!(load(Kind::Api, &[CLUSTER, &[("SIGNALPOST_LOG", good)]].concat()).unwrap().telemetry.log, good);
+        assert_eq!(
+            load(Kind::Api, &[CLUSTER, &[("SIGNALPOST_LOG", good)]].concat()).unwrap().telemetry.log.as_str(),
+            good
+        );
     }
     for (filter, word) in
         [("inffo", "inffo"), ("signalpost=debug,wran", "wran"), ("debug;info", "debug;info"), ("6", "6")]

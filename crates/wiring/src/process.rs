@@ -68,7 +68,7 @@ impl Process {
     pub fn start(settings: &Settings, service: &'static str) -> Result<Self, Failure> {
         let telemetry = &settings.telemetry;
         let logs = logging::init(&LogSettings {
-            filter: telemetry.log.clone(),
+            filter: telemetry.log.as_str().to_owned(),
             json: telemetry.log_format.json(),
             otlp_endpoint: telemetry.otlp_endpoint.as_ref().map(|url| url.as_str().to_owned()),
             sample_ratio: telemetry.trace_sample_ratio,

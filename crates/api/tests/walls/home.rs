@@ -117,9 +117,11 @@ impl Home {
             assert_eq!(seen["next_cursor"], Value::Null, "{list} has more than one page");
             all.push(seen.to_string());
         }
-        for uri in [format!("/v1/tenants/{}", self.slug), format!("/v1/tenants/{}/keys", self.slug)] {
-            all.push(app.get(&uri).await.expect(200).to_string());
-        }
+        all.push(app.get(&format!("/v1/tenants/{}", self.slug)).await.expect(200).to_string());
+        let mut keys = app.get(&format!("/v1/tenants/{}/keys", self.slug)).await.expect(200);
+        // Written once a minute, whoever looks.
+        keys["data"].as_array_mut().unwrap().iter_mut().for_each(|key| key["last_used_at"] = Value::Null);
+        all.push(keys.to_string());
         all
     }
 

@@ -70,7 +70,7 @@ fn set_up() {
         fs::write(&path, text).unwrap();
         path.display().to_string()
     };
-    let resolv = file("resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n");
+    let resolv = file("resolv.conf", "nameserver 127.0.0.1\noptions timeout:3 attempts:1\n");
     let switch = file("nsswitch.conf", "hosts: dns\n");
     shell(&format!(
         "mount --bind {resolv} /etc/resolv.conf; mount --bind {switch} /etc/nsswitch.conf; mount -t tmpfs none /run

@@ -1,6 +1,6 @@
 //! What a start makes of the settings before it listens: done here in the same way, so that what would stop it is told.
 
-use signalpost_config::Settings;
+use signalpost_config::{LogFilter, Settings};
 use signalpost_core::Secret;
 use signalpost_runtime::SystemEntropy;
 use signalpost_vault::KeyRing;
@@ -20,7 +20,7 @@ pub fn settings(settings: &Settings) -> Vec<Finding> {
         stops(failure);
         // What is said of the log does not hide the rest.
         let mut plain = settings.clone();
-        "warn".clone_into(&mut plain.telemetry.log);
+        plain.telemetry.log = LogFilter::warn();
         plain.telemetry.otlp_endpoint = None;
         Process::start(&plain, "doctor")
     });

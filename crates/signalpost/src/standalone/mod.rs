@@ -11,7 +11,7 @@ mod wiring;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use signalpost_config::{Kind, Settings, address};
+use signalpost_config::{Kind, LogFilter, Settings, address};
 use signalpost_core::{Entropy, Secret};
 use signalpost_runtime::Shutdown;
 use signalpost_store::Store;
@@ -49,8 +49,8 @@ impl Args {
         }
         // The terminal of `dev` tells of attempts; `info` would tell everything twice.
         let log_is_set = std::env::var_os("SIGNALPOST_LOG").is_some_and(|log| !log.is_empty());
-        if kind == Kind::Dev && settings.telemetry.log == "info" && !log_is_set {
-            "warn".clone_into(&mut settings.telemetry.log);
+        if kind == Kind::Dev && settings.telemetry.log.as_str() == "info" && !log_is_set {
+            settings.telemetry.log = LogFilter::warn();
         }
         Ok(settings)
     }
