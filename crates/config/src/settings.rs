@@ -177,7 +177,7 @@ concern! {
             default: Text("2048"), unit: "requests", example: "8192", range: Some((1.0, 100_000.0)),
         }
         /// Memory for payloads of more than 64 KiB that one dispatcher process is sending at once, each counted twice: as it is and as it
-        /// is sent. What finds no room waits for it. Smaller ones are bounded by their number.
+        /// is sent. What finds no room within a second goes back to the store for a second. Smaller ones are bounded by their number.
         max_large_payload_bytes: NonZeroUsize = "MAX_LARGE_PAYLOAD_BYTES" {
             default: Text("268435456"), unit: "bytes", example: "1073741824", range: Some((1_048_576.0, 1_099_511_627_776.0)),
         }

@@ -2,9 +2,9 @@
 //! before ran.
 //!
 //! They are the large ones, so what they take up together is bounded, besides the number of requests. How large one is, is
-//! known when it has been read: one for which there is no room is let go, waits for its room, and is read again.
+//! known when it has been read: one for which there is no room is let go, waits for its room for a while, and is read again.
 
-use std::{collections::BTreeMap, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeMap, future::Future, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
 
 use futures::FutureExt as _;
 use signalpost_bus::{Message, Payload};
@@ -18,8 +18,8 @@ use tokio::{
 
 use crate::backoff::Backoff;
 
-/// Events of one read: each may be a mebibyte.
-const BATCH: usize = 32;
+/// Events of one read: each may be a mebibyte. They come on top of what is bounded.
+const BATCH: usize = 16;
 const CAPACITY: usize = 4096;
 
 /// Bytes of one unit of room.
@@ -43,6 +43,16 @@ impl Deref for Loaded {
     }
 }
 
+/// What was found of a payload.
+pub(crate) enum Found {
+    /// The event with its data.
+    Event(Loaded),
+    /// The store has it no more.
+    Gone,
+    /// There was no room for it in time.
+    NoRoom,
+}
+
 /// The reading side.
 #[derive(Clone)]
 pub(crate) struct Payloads {
@@ -62,24 +72,28 @@ impl Payloads {
         (Self { reads: batcher, room: Arc::new(Semaphore::new(all_room)), all_room }, task)
     }
 
-    /// The event of a message, with its data, when there is room for it. None: it is gone from the store.
+    /// The event of a message, with its data. Where there is no room for it, that is waited for until `patience` ends.
     ///
     /// # Errors
     /// The reader has ended, and nothing is known.
-    pub(crate) async fn event(&self, message: &Message) -> Result<Option<Loaded>, Rejected> {
+    pub(crate) async fn event(&self, message: &Message, patience: impl Future<Output = ()>) -> Result<Found, Rejected> {
         if message.payload == Payload::Inline {
-            return Ok(Some(Loaded { event: Arc::clone(&message.event), _room: None }));
+            return Ok(Found::Event(Loaded { event: Arc::clone(&message.event), _room: None }));
         }
         let id = message.event.id;
-        let Some(event) = self.reads.submit_waiting(id).await? else { return Ok(None) };
+        let Some(event) = self.reads.submit_waiting(id).await? else { return Ok(Found::Gone) };
         let units = self.units(&event);
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
-            return Ok(Some(Loaded { event, _room: Some(room) }));
+            return Ok(Found::Event(Loaded { event, _room: Some(room) }));
         }
         drop(event);
-        let room = Arc::clone(&self.room).acquire_many_owned(units).await.map_err(|_closed| Rejected::Stopped)?;
+        let room = tokio::select! {
+            biased;
+            () = patience => return Ok(Found::NoRoom),
+            room = Arc::clone(&self.room).acquire_many_owned(units) => room.map_err(|_closed| Rejected::Stopped)?,
+        };
         let event = self.reads.submit_waiting(id).await?;
-        Ok(event.map(|event| Loaded { event, _room: Some(room) }))
+        Ok(event.map_or(Found::Gone, |event| Found::Event(Loaded { event, _room: Some(room) })))
     }
 
     /// What an event takes up; one that is larger than all room takes all of it.

@@ -15,6 +15,7 @@ mod tell;
 
 use std::{sync::Arc, time::Duration};
 
+use signalpost_bus::Message;
 use signalpost_core::{
     AttemptOutcome, Clock, DeadReason, Destination, Entropy, Guarantee, WaitReason,
     classify::{Answer, Verdict, judge},
@@ -27,7 +28,7 @@ use signalpost_store::{
     dispatch::{Attempt, DeliveryWrite, Next, Written},
 };
 use signalpost_telemetry::{TraceContext, names, trace};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
@@ -37,7 +38,7 @@ use crate::{
     Exchanger, Settings,
     backoff::Backoff,
     job::{Ending, Health, Hold, Job, Signal},
-    payloads::Payloads,
+    payloads::{Found, Payloads},
     queues::OpenCircuits,
     writer::Writer,
 };
@@ -94,16 +95,12 @@ enum Done {
 pub(crate) async fn run(context: Arc<Context>, start: Start) {
     let message = &start.job.message;
     let span = tracing::debug_span!(
-        trace::DELIVERY,
-        otel.kind = "client",
+        "delivery",
         delivery.id = %message.delivery_id,
         destination.id = %message.destination_id,
         event.id = %message.event.id,
         attempt = message.attempt,
     );
-    if let Some(parent) = message.event.meta.traceparent.as_deref().and_then(TraceContext::parse) {
-        trace::link(&span, parent);
-    }
     let mut hold = Hold::new(start.job.clone(), context.signals.clone());
     match attempt(&context, start, &mut hold).instrument(span).await {
         Ok(Done::Settled) => hold.settled(),
@@ -115,16 +112,37 @@ pub(crate) async fn run(context: Arc<Context>, start: Start) {
 async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Done, Rejected> {
     let (job, detach) = (start.job.clone(), start.detach.clone());
     let target = job.target();
-    let Some(event) = context.payloads.event(&job.message).await? else {
-        // Retention dropped the event: it is far too old to be sent.
-        tracing::warn!(delivery.id = %target.delivery_id, event.id = %target.event_id, "the event is gone");
-        hold.ended(Ending::NOTHING);
-        context.writer.write(DeliveryWrite::End { target, dead: Some(DeadReason::Expired) }).await?;
-        return Ok(Done::Settled);
+    let patience = async {
+        tokio::select! {
+            () = detach.cancelled() => {}
+            () = sleep(context.settings.detach_after) => {}
+        }
+    };
+    let event = match context.payloads.event(&job.message, patience).await? {
+        Found::Event(event) => event,
+        Found::Gone => {
+            // Retention dropped the event: it is far too old to be sent.
+            tracing::warn!(delivery.id = %target.delivery_id, event.id = %target.event_id, "the event is gone");
+            hold.ended(Ending::NOTHING);
+            context.writer.write(DeliveryWrite::End { target, dead: Some(DeadReason::Expired) }).await?;
+            return Ok(Done::Settled);
+        }
+        Found::NoRoom => {
+            hold.ended(Ending::NOTHING);
+            metrics::counter!(names::THROTTLED, "reason" => "memory").increment(1);
+            // Its destination's queue rests with it, so that what is behind it is not read for nothing. But nobody waits for one
+            // that leaves.
+            let is_leaving = detach.is_cancelled();
+            let after = if is_leaving { Duration::ZERO } else { context.settings.park };
+            let park = job.park(WaitReason::Turn, after, !is_leaving);
+            context.writer.write_until(park, job.write_until()).await?;
+            return Ok(Done::Settled);
+        }
     };
     let destination = match prepare::prepare(context, start, hold).await? {
         Prepared::Ready(destination) => destination,
         Prepared::Instead(write) => {
+            drop(event);
             hold.ended(Ending::NOTHING);
             // One that is claimed is nobody else's, and is lost where its claim is not given back.
             let is_claimed = matches!(write, DeliveryWrite::Park { claim: Some(_), .. });
@@ -140,7 +158,7 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
     let is_once = job.message.guarantee == Guarantee::AtMostOnce;
     let started_at = context.clock.now();
     let number = job.message.attempt;
-    let span = Span::current();
+    let span = exported(&job.message);
     let traceparent = trace::current(&span).map(|context| context.to_string());
     let outgoing = Outgoing {
         destination: &destination,
@@ -150,11 +168,13 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         at: started_at,
         traceparent: traceparent.as_deref(),
     };
-    let exchange = match exchange::exchange(context, &job, &outgoing, &detach).await? {
+    let exchange = match exchange::exchange(context, &job, &outgoing, &detach).instrument(span.clone()).await? {
         Exchanged::Ended(exchange) => exchange,
         Exchanged::GivenUp(duration) => {
+            drop(event);
             hold.ended(Ending::NOTHING);
             trace::failed(&span, GIVEN_UP);
+            drop(span);
             let attempt = given_up(number, started_at, duration);
             let next = Next::Retry { after: Duration::ZERO };
             // Not later: then it is somebody else's, and this attempt one of those that nobody saw the end of.
@@ -177,6 +197,7 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
     if verdict != Verdict::Delivered {
         trace::failed(&span, exchange.error.as_deref().unwrap_or("not delivered"));
     }
+    drop(span);
     let next = match verdict {
         Verdict::Delivered => Next::Delivered,
         Verdict::Retry { after } => Next::Retry { after },
@@ -206,6 +227,22 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         disable(context, &destination).await;
     }
     Ok(Done::Settled)
+}
+
+/// The span of a request, from the moment when it may begin to its end: below that of the producer's request.
+fn exported(message: &Message) -> Span {
+    let span = tracing::debug_span!(
+        trace::ATTEMPT,
+        otel.kind = "client",
+        delivery.id = %message.delivery_id,
+        destination.id = %message.destination_id,
+        event.id = %message.event.id,
+        attempt = message.attempt,
+    );
+    if let Some(parent) = message.event.meta.traceparent.as_deref().and_then(TraceContext::parse) {
+        trace::link(&span, parent);
+    }
+    span
 }
 
 /// An attempt whose end nobody waited for.

@@ -16,7 +16,7 @@ pub struct Settings {
     /// Requests out at once, over all destinations. One destination never takes more than what is left free.
     pub max_in_flight: usize,
     /// Memory of payloads that travel by reference, in bytes: those that are being sent at once take no more, each counted as
-    /// it was read and as it is sent. Others wait, within their slots.
+    /// it was read and as it is sent. Others wait for a while, then go back to the store.
     pub max_large_bytes: usize,
     /// Messages in hand and not yet sent, over all destinations. At this many, nothing more is received.
     pub max_queued: usize,

@@ -111,9 +111,9 @@ async fn a_redis_that_lost_its_data_gives_no_second_burst() {
     })
     .await;
     rig.redis.halt().unwrap();
+    until(async || limits.check().await.is_err()).await;
     rig.redis.resume().unwrap();
     let back_at = rig.clock.elapsed();
-    until(async || limits.check().await.is_err()).await;
     until_well(&limits).await;
     let granted = take(&limits, request).await;
     let came = (rig.clock.elapsed() - back_at + Duration::from_secs(1)).as_secs_f64();

@@ -168,6 +168,11 @@ async fn a_request_has_everything_and_its_signature_verifies() {
         assert_eq!(headers.get(name), Some(&value.as_str()), "{name}");
     }
     assert_eq!(headers["traceparent"].len(), 55);
+    let span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let (event, delivery_id, destination) = (&event(), DeliveryId::from_parts(AT, [3; 10]), &destination);
+    let traceparent = Some(span);
+    sender().send(&Outgoing { destination, event, delivery_id, attempt: 3, at: AT, traceparent }).await;
+    assert!(requests.recv().await.unwrap().0.contains(&format!("\r\ntraceparent: {span}")));
     let secret = signalpost_signing::Secret::parse(SECRET).unwrap();
     // Header values keep their case in base64; the head above is in lower case, so the signature is made anew.
     assert_eq!(headers["webhook-signature"], secret.sign(&id, 1_700_000_000, &body).to_lowercase());

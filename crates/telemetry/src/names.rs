@@ -57,7 +57,7 @@ metrics! {
     DELIVERED Counter "" "signalpost_deliveries_delivered_total" [] "Deliveries that arrived.";
     RETRIED Counter "" "signalpost_deliveries_retried_total" [] "Failed attempts that another one follows.";
     DEAD Counter "" "signalpost_deliveries_dead_total" ["reason"] "Deliveries that failed for good.";
-    THROTTLED Counter "" "signalpost_deliveries_throttled_total" ["reason"] "Deliveries parked because their destination could not take them now.";
+    THROTTLED Counter "" "signalpost_deliveries_throttled_total" ["reason"] "Deliveries parked because their destination could not take them now, or there was no memory for their payload (`memory`).";
     SUSPECTS_DROPPED Counter "" "signalpost_suspects_dropped_total" ["reason"] "Messages not sent because the store or a claim said that they are duplicates.";
     DETACHED Counter "" "signalpost_requests_detached_total" [] "Requests that were out for so long that their offset was released.";
     IN_FLIGHT Gauge "" "signalpost_requests_in_flight" [] "Requests to destinations that are out now.";

@@ -12,7 +12,7 @@ use opentelemetry_sdk::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::{Layer, Registry, filter::filter_fn};
 
-use crate::{TelemetryError, trace::DELIVERY};
+use crate::{TelemetryError, trace::ATTEMPT};
 
 /// Where the specification puts traces below a collector's address (OTLP 1.x, "OTLP/HTTP Request").
 const TRACES_PATH: &str = "/v1/traces";
@@ -57,7 +57,7 @@ pub(crate) fn start(
 
 /// Those at `info`, and attempts of deliveries.
 fn is_exported(metadata: &Metadata<'_>) -> bool {
-    *metadata.level() <= Level::INFO || (metadata.is_span() && metadata.name() == DELIVERY)
+    *metadata.level() <= Level::INFO || (metadata.is_span() && metadata.name() == ATTEMPT)
 }
 
 fn traces_url(endpoint: &str) -> String {

@@ -10,7 +10,7 @@ use tracing::Span;
 
 /// The name of the span of one attempt of a delivery. It is exported, and stands in log lines only at `debug`: at `info` a
 /// span for each would be made for the few lines that are written.
-pub const DELIVERY: &str = "delivery";
+pub const ATTEMPT: &str = "attempt";
 
 /// The identity of one span of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

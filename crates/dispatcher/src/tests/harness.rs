@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use signalpost_bus::Payload;
 use signalpost_core::{Destination, classify::Answer};
 use signalpost_limits::{Limits, local::LocalLimits};
 use signalpost_runtime::Shutdown;
@@ -13,7 +14,7 @@ use tokio::{
 
 use crate::{
     DispatcherError, Parts, Settings, engine,
-    fakes::{BusHandle, Counting, FakeBus, FakeStore, Script, Scripted, TokioClock},
+    fakes::{BusHandle, Counting, FakeBus, FakeStore, Script, Scripted, TokioClock, event, message},
 };
 
 pub(super) const fn ms(ms: u64) -> Duration {
@@ -77,6 +78,17 @@ impl Harness {
     /// Waits until every message in partition 0 is done.
     pub(super) async fn until_all_done(&self) {
         self.until("all done", |it| it.bus.committed() == it.bus.state().next_offset).await;
+    }
+
+    /// An event with so many bytes of data for destination 1, which its message leaves in the store.
+    pub(super) fn send_large(&self, delivery: u32, bytes: usize) {
+        let mut whole = event(delivery, b"");
+        whole.data = "1".repeat(bytes).into();
+        self.store.state().events.insert(whole.id, Arc::new(whole));
+        let mut light = message(delivery, 1);
+        light.payload = Payload::ByReference;
+        light.event = Arc::new(event(delivery, b""));
+        self.bus.send(light);
     }
 
     pub(super) fn elapsed(&self) -> Duration {

@@ -15,7 +15,7 @@ use signalpost_store::dispatch::{DeliveryWrite, Next, Standing};
 use super::harness::{Harness, always, ms};
 use crate::{
     AttemptReport, Observer, Settings,
-    fakes::{FakeLimits, START, delivery_id, destination, destination_id, event, message, standing, status},
+    fakes::{FakeLimits, START, Script, delivery_id, destination, destination_id, event, message, standing, status},
 };
 
 #[tokio::test(start_paused = true)]
@@ -222,29 +222,47 @@ async fn payloads_by_reference_are_read_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_payloads_wait_for_their_room_and_small_ones_do_not() {
-    // Each of 1000 bytes counts as 2 KiB: two at once. One of 9000 takes all there is.
+async fn large_payloads_wait_for_their_room_for_a_while_and_small_ones_do_not() {
+    // Each of 1000 bytes counts as 2 KiB: two at once. One of 9000 takes all there is, and is not reached in time; nor is what
+    // waits behind it.
     let settings = Settings { max_large_bytes: 4096, ..Settings::default() };
     let it = Harness::with([destination(1)], always(ms(900), status(200)), settings, None);
     for (delivery, length) in [(1, 1000), (2, 1000), (3, 1000), (4, 9000), (5, 1000)] {
-        let mut whole = event(delivery, b"");
-        whole.data = format!("\"{}\"", "x".repeat(length - 2)).into();
-        it.store.state().events.insert(whole.id, Arc::new(whole));
-        let mut light = message(delivery, 1);
-        light.payload = Payload::ByReference;
-        light.event = Arc::new(event(delivery, b""));
-        it.bus.send(light);
+        it.send_large(delivery, length);
     }
     it.bus.send(message(6, 1));
     it.until_all_done().await;
-    let mut started = it.exchanger.started();
-    started.sort_by_key(|started| started.delivery_id);
-    let rounds: Vec<_> = started.iter().map(|started| started.at.as_millis() / 900).collect();
-    assert_eq!(rounds, [0, 0, 1, 2, 3, 0]);
-    assert_eq!(
-        started.iter().map(|started| started.data.len()).sum::<usize>(),
-        13_000 + message(6, 1).event.data.len()
-    );
+    let started = it.exchanger.started();
+    let mut rounds: Vec<_> = started.iter().map(|it| (it.delivery_id, it.at.as_millis() / 900)).collect();
+    rounds.sort_unstable();
+    assert_eq!(rounds, [(1, 0), (2, 0), (3, 1), (6, 0)].map(|(delivery, round)| (delivery_id(delivery), round)));
+    assert_eq!(started.iter().map(|it| it.data.len()).sum::<usize>(), 3000 + message(6, 1).event.data.len());
+    for waits in [4, 5] {
+        let parked = it.store.of(waits);
+        let [DeliveryWrite::Park { reason: WaitReason::Turn, after, hold_queue: true, .. }] = parked[..] else {
+            panic!("{parked:?}")
+        };
+        assert_eq!(after, ms(1000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_payloads_to_slow_destinations_hold_up_nobody_else() {
+    let settings = Settings { max_large_bytes: 2048, max_gap: 100, ..Settings::default() };
+    let script: Script = Box::new(|outgoing| {
+        let is_slow = outgoing.destination.id == destination_id(1);
+        (if is_slow { ms(14_000) } else { ms(1) }, Some(status(200)))
+    });
+    let it = Harness::with([destination(1), destination(2)], script, settings, None);
+    for delivery in 1..=4 {
+        it.send_large(delivery, 1000);
+    }
+    for delivery in 5..=2000 {
+        it.bus.send(message(delivery, 2));
+    }
+    it.until_all_done().await;
+    assert!(it.elapsed() < ms(3000), "{:?}", it.elapsed());
+    assert_eq!(it.exchanger.started().len(), 1 + 1996);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Detaching, revocation, drain, stop.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use signalpost_bus::Delivered;
 use signalpost_store::dispatch::{DeliveryWrite, Next};
@@ -58,6 +58,39 @@ async fn a_revoked_partition_is_let_go_when_what_is_out_is_safe() {
     tokio::time::sleep(ms(5000)).await;
     assert_eq!(it.exchanger.started().len(), 1);
     assert_eq!(it.store.of(2), []);
+}
+
+/// Two large payloads for a slow destination, with room for one.
+async fn one_of_two_waits_for_room() -> Harness {
+    let settings = Settings { max_large_bytes: 2048, ..Settings::default() };
+    let it = Harness::with([destination(1)], always(ms(5000), status(200)), settings, None);
+    it.send_large(1, 1000);
+    it.send_large(2, 1000);
+    it.until("one is out", |it| it.exchanger.started().len() == 1).await;
+    tokio::time::sleep(ms(10)).await;
+    it
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_without_room_holds_up_no_revocation() {
+    let it = one_of_two_waits_for_room().await;
+    let before = it.elapsed();
+    it.bus.push(Delivered::Revoked(vec![0]));
+    it.until("released", |it| it.bus.state().released == [0]).await;
+    assert!(it.elapsed() - before < ms(100));
+    assert!(matches!(it.store.of(2)[..], [DeliveryWrite::Park { after: Duration::ZERO, hold_queue: false, .. }]));
+    tokio::time::sleep(ms(20_000)).await;
+    assert_eq!(it.exchanger.started().len(), 1, "it is somebody else's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_without_room_holds_up_no_drain() {
+    let it = one_of_two_waits_for_room().await;
+    let (store, exchanger, start) = (it.store.clone(), it.exchanger.clone(), it.start);
+    it.drain().await.unwrap();
+    assert!((ms(5000)..ms(5200)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert!(matches!(store.of(2)[..], [DeliveryWrite::Park { after: Duration::ZERO, hold_queue: false, .. }]));
+    assert_eq!(exchanger.started().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
