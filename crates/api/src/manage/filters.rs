@@ -66,23 +66,36 @@ pub fn delivery_id(query: &ListQuery) -> Result<Option<DeliveryId>, Problem> {
     query.parsed("delivery_id", "the id of a delivery", |text| text.parse().ok())
 }
 
+/// A filter that is the name of one of these.
+fn one_of<T: Copy>(
+    query: &ListQuery,
+    filter: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<Option<T>, Problem> {
+    let names: Vec<String> = all.iter().map(|one| format!("`{}`", name(*one))).collect();
+    let expected = format!("one of {}", names.join(", "));
+    query.parsed(filter, &expected, |text| all.iter().copied().find(|one| name(*one) == text))
+}
+
 /// `state`. Those that are being deleted are not shown.
 pub fn state(query: &ListQuery) -> Result<Option<DestinationState>, Problem> {
-    let shown = |name: &str| DestinationState::from_name(name).filter(|state| *state != DestinationState::Deleted);
-    query.parsed("state", "the state of a destination", shown)
+    const SHOWN: [DestinationState; 3] =
+        [DestinationState::Active, DestinationState::Paused, DestinationState::Disabled];
+    one_of(query, "state", &SHOWN, DestinationState::as_str)
 }
 
 /// `status`.
 pub fn status(query: &ListQuery) -> Result<Option<DeliveryStatus>, Problem> {
-    query.parsed("status", "the status of a delivery", DeliveryStatus::from_name)
+    one_of(query, "status", DeliveryStatus::ALL, DeliveryStatus::as_str)
 }
 
 /// `outcome`.
 pub fn outcome(query: &ListQuery) -> Result<Option<AttemptOutcome>, Problem> {
-    query.parsed("outcome", "the outcome of an attempt", AttemptOutcome::from_name)
+    one_of(query, "outcome", AttemptOutcome::ALL, AttemptOutcome::as_str)
 }
 
 /// `reason`.
 pub fn reason(query: &ListQuery) -> Result<Option<DeadReason>, Problem> {
-    query.parsed("reason", "the reason of a dead delivery", DeadReason::from_name)
+    one_of(query, "reason", DeadReason::ALL, DeadReason::as_str)
 }

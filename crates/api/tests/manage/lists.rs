@@ -61,6 +61,21 @@ async fn filters_that_are_no_values() {
 }
 
 #[tokio::test]
+async fn a_filter_that_knows_few_values_names_them() {
+    let app = App::start();
+    for (list, values) in [
+        ("destinations?state=x", "`active`, `paused`, `disabled`"),
+        ("deliveries?status=x", "`delivered`"),
+        ("attempts?outcome=x", "`retry`"),
+        ("dead-letters?reason=x", "`exhausted`"),
+    ] {
+        let reply = app.get(&format!("/v1/{list}")).await;
+        assert!(reply.body["detail"].as_str().unwrap().contains(values), "{list}: {}", reply.body);
+        reply.problem(400, "invalid_query");
+    }
+}
+
+#[tokio::test]
 async fn pages_cover_everything_once_in_both_directions() {
     let app = App::start();
     let destination = app.destination(json!({})).await;

@@ -49,7 +49,7 @@ setInterval(async () => {
 pub fn render(entries: &[Arc<Entry>]) -> String {
     let mut page = String::from(HEAD);
     if entries.is_empty() {
-        page.push_str("<p>Nothing has come yet.</p>\n");
+        page.push_str("<p>Nothing has come since this start.</p>\n");
     }
     for entry in entries {
         request(&mut page, entry);

@@ -143,7 +143,8 @@ fn key(given: Option<&Secret>) -> Result<String, Failure> {
     }
     data_dir::admin_key_of_default().ok_or_else(|| {
         Failure::setting(
-            "no API key: give --key, or set SIGNALPOST_API_KEY (`signalpost dev` prints its key when it starts)",
+            "no API key: give --key, or set SIGNALPOST_API_KEY (`signalpost dev` prints its key when it starts), or \
+             SIGNALPOST_DATA_DIR, where that of a standalone on this machine lies",
         )
     })
 }

@@ -117,6 +117,7 @@ fn by_extension(path: &Path) -> Result<Format, Failure> {
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
         Some("ndjson" | "jsonl" | "json") => Ok(Format::Ndjson),
         Some("csv") => Ok(Format::Csv),
+        _ if !path.exists() => Err(Failure::setting(format!("{}: there is no such file", path.display()))),
         _ => Err(Failure::setting(format!("{}: what is it? Give --format ndjson or csv", path.display()))),
     }
 }
