@@ -3,8 +3,14 @@
 //!
 //! They are the large ones, so what they take up together is bounded, besides the number of requests. How large one is, is
 //! known when it has been read: one for which there is no room is let go, waits for its room for a while, and is read again.
+//! One that comes back later is not read before there is room for it.
 
-use std::{collections::BTreeMap, future::Future, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Deref,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use futures::FutureExt as _;
 use signalpost_bus::{Message, Payload};
@@ -21,6 +27,9 @@ use crate::backoff::Backoff;
 /// Events of one read: each may be a mebibyte. They come on top of what is bounded.
 const BATCH: usize = 16;
 const CAPACITY: usize = 4096;
+
+/// Events without room whose sizes are remembered. With more, all are forgotten, and each is read once more to know it.
+const REMEMBERED: usize = 16_384;
 
 /// Bytes of one unit of room.
 const UNIT: usize = 1024;
@@ -59,6 +68,8 @@ pub(crate) struct Payloads {
     reads: Batcher<EventId, Option<Arc<Event>>>,
     room: Arc<Semaphore>,
     all_room: usize,
+    /// The units of events for which there was no room.
+    large: Arc<Mutex<HashMap<EventId, u32>>>,
 }
 
 impl Payloads {
@@ -69,7 +80,7 @@ impl Payloads {
             async move { read(&*store, batch).await }
         });
         let all_room = (bytes / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        (Self { reads: batcher, room: Arc::new(Semaphore::new(all_room)), all_room }, task)
+        (Self { reads: batcher, room: Arc::new(Semaphore::new(all_room)), all_room, large: Arc::default() }, task)
     }
 
     /// The event of a message, with its data. Where there is no room for it, that is waited for until `patience` ends.
@@ -81,19 +92,37 @@ impl Payloads {
             return Ok(Found::Event(Loaded { event: Arc::clone(&message.event), _room: None }));
         }
         let id = message.event.id;
-        let Some(event) = self.reads.submit_waiting(id).await? else { return Ok(Found::Gone) };
-        let units = self.units(&event);
-        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
-            return Ok(Found::Event(Loaded { event, _room: Some(room) }));
-        }
-        drop(event);
+        let known = self.large().get(&id).copied();
+        let units = match known {
+            Some(units) => units,
+            None => {
+                let Some(event) = self.reads.submit_waiting(id).await? else { return Ok(Found::Gone) };
+                let units = self.units(&event);
+                if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(units) {
+                    return Ok(Found::Event(Loaded { event, _room: Some(room) }));
+                }
+                units
+            }
+        };
         let room = tokio::select! {
             biased;
-            () = patience => return Ok(Found::NoRoom),
+            () = patience => {
+                let mut large = self.large();
+                if large.len() >= REMEMBERED {
+                    large.clear();
+                }
+                large.insert(id, units);
+                return Ok(Found::NoRoom);
+            }
             room = Arc::clone(&self.room).acquire_many_owned(units) => room.map_err(|_closed| Rejected::Stopped)?,
         };
+        self.large().remove(&id);
         let event = self.reads.submit_waiting(id).await?;
         Ok(event.map_or(Found::Gone, |event| Found::Event(Loaded { event, _room: Some(room) })))
+    }
+
+    fn large(&self) -> MutexGuard<'_, HashMap<EventId, u32>> {
+        self.large.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What an event takes up; one that is larger than all room takes all of it.

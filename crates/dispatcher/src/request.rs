@@ -130,11 +130,9 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
         Found::NoRoom => {
             hold.ended(Ending::NOTHING);
             metrics::counter!(names::THROTTLED, "reason" => "memory").increment(1);
-            // Its destination's queue rests with it, so that what is behind it is not read for nothing. But nobody waits for one
-            // that leaves.
-            let is_leaving = detach.is_cancelled();
-            let after = if is_leaving { Duration::ZERO } else { context.settings.park };
-            let park = job.park(WaitReason::Turn, after, !is_leaving);
+            // One that leaves is waited for by whoever comes next.
+            let after = if detach.is_cancelled() { Duration::ZERO } else { context.settings.park };
+            let park = job.park(WaitReason::Turn, after, false);
             context.writer.write_until(park, job.write_until()).await?;
             return Ok(Done::Settled);
         }

@@ -239,11 +239,19 @@ async fn large_payloads_wait_for_their_room_for_a_while_and_small_ones_do_not() 
     assert_eq!(started.iter().map(|it| it.data.len()).sum::<usize>(), 3000 + message(6, 1).event.data.len());
     for waits in [4, 5] {
         let parked = it.store.of(waits);
-        let [DeliveryWrite::Park { reason: WaitReason::Turn, after, hold_queue: true, .. }] = parked[..] else {
+        let [DeliveryWrite::Park { reason: WaitReason::Turn, after, hold_queue: false, .. }] = parked[..] else {
             panic!("{parked:?}")
         };
         assert_eq!(after, ms(1000));
     }
+    // When they come back, the size of each is known: it is read when there is room for it, and not before.
+    let reads = it.store.state().event_reads;
+    let before = it.elapsed();
+    it.send_large(4, 9000);
+    it.send_large(5, 1000);
+    it.until_all_done().await;
+    assert!(it.exchanger.started()[4..].iter().all(|it| it.at >= before));
+    assert_eq!((it.exchanger.started().len(), it.store.state().event_reads - reads), (6, 2));
 }
 
 #[tokio::test(start_paused = true)]
