@@ -6,13 +6,14 @@
 //! reconciler, one that it repeats is stopped by the dispatcher's checks.
 //!
 //! The parts: [`publisher`] writes batches, [`consumer`] is one member of the group on a thread of its own,
-//! [`progress`] tells how far consumption has come, [`topics`] creates what is missing, also again after a loss.
+//! [`observer`] and [`progress`] tell how far consumption has come, [`topics`] creates what is missing, also again after a loss.
 //! librdkafka reconnects by itself; what it cannot recover from (a fatal error of a client) makes us build that client
 //! anew.
 
 mod consumer;
 mod context;
 mod inspect;
+mod observer;
 mod progress;
 mod publisher;
 mod settings;
@@ -89,7 +90,7 @@ impl Bus for KafkaBus {
 
     async fn consume(&self) -> Result<Box<dyn Consumer>, BusError> {
         let consumer = KafkaConsumer::join(
-            &self.settings,
+            Arc::clone(&self.settings),
             Arc::clone(&self.clock),
             Arc::clone(&self.publisher),
             self.topics.repair(),

@@ -1,8 +1,10 @@
 //! One member of the group.
 //!
 //! librdkafka's consumer lives on a thread of its own ([`reader`]), because a rebalance has to wait there until the
-//! dispatcher has let go of what it loses. This half is what the dispatcher holds; both meet in [`shared`].
+//! dispatcher has let go of what it loses; [`looks`] tell when that client is stuck. This half is what the dispatcher holds; both
+//! meet in [`shared`].
 
+mod looks;
 mod reader;
 mod shared;
 
@@ -37,13 +39,14 @@ pub(crate) struct KafkaConsumer {
 
 impl KafkaConsumer {
     pub(crate) fn join(
-        settings: &KafkaSettings,
+        settings: Arc<KafkaSettings>,
         clock: Arc<dyn Clock>,
         publisher: Arc<Publisher>,
         repair: Repair,
     ) -> Result<Self, BusError> {
         let shared = Arc::new(Shared::default());
         let (leaving, left) = oneshot::channel();
+        let unreadable_topic = settings.unreadable_topic();
         let mut reader = Reader::new(settings, Arc::clone(&shared), clock, repair)
             .map_err(|error| BusError::Unavailable(error.to_string()))?;
         thread::Builder::new()
@@ -55,7 +58,7 @@ impl KafkaConsumer {
                 let _nobody_waits = leaving.send(());
             })
             .map_err(|error| BusError::Unavailable(error.to_string()))?;
-        Ok(Self { shared, publisher, unreadable_topic: settings.unreadable_topic(), left })
+        Ok(Self { shared, publisher, unreadable_topic, left })
     }
 }
 

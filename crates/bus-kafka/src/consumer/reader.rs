@@ -13,8 +13,16 @@ use rdkafka::{
 use signalpost_bus::{Partition, codec};
 use signalpost_core::Clock;
 
-use super::shared::{Found, Raw, Read, Shared};
-use crate::{context, progress::offsets, settings::KafkaSettings, topics::Repair};
+use super::{
+    looks::Looks,
+    shared::{Found, Raw, Shared},
+};
+use crate::{
+    context,
+    observer::{Observer, Standing, offsets},
+    settings::KafkaSettings,
+    topics::Repair,
+};
 
 /// How long one poll waits; also how soon the end is noticed.
 const POLL_TIME: Duration = Duration::from_millis(50);
@@ -53,6 +61,9 @@ impl ReaderContext {
         };
         let highs = partitions.iter().map(|partition| (*partition, highs.get(partition).copied())).collect();
         self.shared.assign(&highs);
+        if !partitions.is_empty() {
+            tracing::info!(?partitions, "partitions assigned");
+        }
     }
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, partitions: &[Partition]) {
@@ -97,7 +108,7 @@ impl ConsumerContext for ReaderContext {
 }
 
 pub(super) struct Reader {
-    config: ClientConfig,
+    settings: Arc<KafkaSettings>,
     topic: String,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
@@ -106,9 +117,11 @@ pub(super) struct Reader {
     committed_at: Duration,
     asked_at: Duration,
     looked_at: Duration,
-    /// Partitions that had more than was read when it was last looked, as they were read then.
-    behind: BTreeMap<Partition, Read>,
-    /// Since then the client had nothing for us at least once.
+    /// What they found so far.
+    looks: Looks,
+    /// Made for the first look.
+    observer: Option<Observer>,
+    /// Since the last look the client had nothing for us at least once.
     ran_dry: bool,
     /// Since then it was told to pause.
     rested: bool,
@@ -117,16 +130,16 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(
-        settings: &KafkaSettings,
+        settings: Arc<KafkaSettings>,
         shared: Arc<Shared>,
         clock: Arc<dyn Clock>,
         repair: Repair,
     ) -> Result<Self, KafkaError> {
-        let (config, topic) = (settings.consumer(), settings.deliveries_topic());
-        let consumer = subscribe(&config, &shared, &topic)?;
+        let topic = settings.deliveries_topic();
+        let consumer = subscribe(&settings.consumer(), &shared, &topic)?;
         let now = clock.elapsed();
         Ok(Self {
-            config,
+            settings,
             topic,
             shared,
             clock,
@@ -135,7 +148,8 @@ impl Reader {
             committed_at: now,
             asked_at: now,
             looked_at: now,
-            behind: BTreeMap::new(),
+            looks: Looks::default(),
+            observer: None,
             ran_dry: false,
             rested: false,
             paused: false,
@@ -214,32 +228,38 @@ impl Reader {
         }
     }
 
-    /// Whether a partition has had more than was read for the whole time between two looks, and nothing of it came. So it stays
-    /// for ever where the topic was made anew unseen: librdkafka takes the leader of the new one for an outdated one, as its epoch is
-    /// lower (`rd_kafka_toppar_leader_update`).
+    /// Whether messages lie in Kafka that this client should read, and does not. So it stays for ever where the topic was made anew
+    /// unseen: librdkafka takes the leader of the new one for an outdated one, as its epoch is lower
+    /// (`rd_kafka_toppar_leader_update`); or where the topic came back while its loss was still being answered.
     fn is_stuck(&mut self) -> bool {
         let now = self.clock.elapsed();
         if now.saturating_sub(self.looked_at) < LOOK_PAUSE {
             return false;
         }
         self.looked_at = now;
-        let before = std::mem::take(&mut self.behind);
         // Who was busy all the time, or paused, may have left something for later.
         let (ran_dry, rested) = (std::mem::take(&mut self.ran_dry), std::mem::take(&mut self.rested));
         let was_idle = ran_dry && !rested && !self.paused;
         let read = self.shared.read();
-        let partitions: Vec<Partition> = read.keys().copied().collect();
-        let highs = match watermarks(&self.consumer, &self.topic, &partitions) {
-            Ok(highs) => highs,
+        match self.standings() {
+            Ok(standings) => self.looks.add(&read, &standings.unwrap_or_default(), was_idle),
             Err(error) => {
                 tracing::debug!(%error, "not known whether there is more to read");
-                return false;
+                false
             }
+        }
+    }
+
+    /// Where the group stands, asked by a client of its own: this one may have wrong ideas.
+    fn standings(&mut self) -> KafkaResult<Option<BTreeMap<Partition, Standing>>> {
+        let observer = match self.observer.take() {
+            Some(observer) => observer,
+            None => Observer::new(&self.settings, Arc::clone(&self.clock), self.repair.clone())?,
         };
-        let is_behind =
-            |(partition, read): &(Partition, Read)| highs.get(partition).is_some_and(|high| read.is_behind(*high));
-        self.behind = read.into_iter().filter(is_behind).collect();
-        was_idle && self.behind.iter().any(|(partition, read)| before.get(partition) == Some(read))
+        observer.clear();
+        let standings = observer.standings();
+        self.observer = Some(observer);
+        standings
     }
 
     fn with_assignment(
@@ -284,11 +304,11 @@ impl Reader {
         if self.shared.is_closed() {
             return;
         }
-        match subscribe(&self.config, &self.shared, &self.topic) {
+        match subscribe(&self.settings.consumer(), &self.shared, &self.topic) {
             Ok(consumer) => {
                 self.consumer = consumer;
                 self.paused = false;
-                self.behind.clear();
+                self.looks.start_anew();
                 // What the failed one held, and did not give back at its end, is somebody else's by now.
                 let held = self.shared.held();
                 if !held.is_empty() {

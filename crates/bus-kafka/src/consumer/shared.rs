@@ -52,17 +52,9 @@ struct Assignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Read {
     /// Of its assignment.
-    epoch: u32,
-    /// The offset that is read next; where nothing was read yet, that of the first message since the assignment. None: not
-    /// known yet.
-    next: Option<i64>,
-}
-
-impl Read {
-    /// Whether there is something else than what was read, where the next message gets that offset.
-    pub(super) fn is_behind(self, high: i64) -> bool {
-        self.next.is_some_and(|next| next != high)
-    }
+    pub(super) epoch: u32,
+    /// The offset after the last one that was read. None: nothing was read yet.
+    pub(super) next: Option<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -256,10 +248,8 @@ impl Shared {
     /// How far each of our partitions is read.
     pub(super) fn read(&self) -> BTreeMap<Partition, Read> {
         let assigned = &self.state().assigned;
-        let read = |assignment: &Assignment| Read {
-            epoch: assignment.epoch,
-            next: assignment.last.map(|last| last + 1).or(assignment.high),
-        };
+        let read =
+            |assignment: &Assignment| Read { epoch: assignment.epoch, next: assignment.last.map(|last| last + 1) };
         assigned.iter().map(|(partition, assignment)| (*partition, read(assignment))).collect()
     }
 
@@ -347,22 +337,6 @@ mod tests {
 
     fn place(epoch: u32, offset: i64) -> Place {
         Place { partition: 0, epoch, offset }
-    }
-
-    #[test]
-    fn behind_is_what_has_more_or_less_than_was_read() {
-        let shared = Shared::default();
-        shared.assign(&BTreeMap::from([(0, Some(5)), (1, None)]));
-        for (high, is_behind) in [(5, false), (6, true), (2, true)] {
-            assert_eq!(shared.read()[&0].is_behind(high), is_behind, "nothing was read, {high}");
-        }
-        assert!(!shared.read()[&1].is_behind(9), "its watermark is not known yet");
-        let before = shared.read()[&0];
-        shared.arrive([raw(7)].into_iter());
-        for (high, is_behind) in [(8, false), (9, true), (3, true)] {
-            assert_eq!(shared.read()[&0].is_behind(high), is_behind, "7 was read, {high}");
-        }
-        assert_ne!(shared.read()[&0], before, "it moves");
     }
 
     #[test]
