@@ -10,47 +10,33 @@
 //! detached: so it is never out while somebody else may begin it.
 
 mod exchange;
+mod outcome;
 mod prepare;
 mod tell;
 
 use std::{sync::Arc, time::Duration};
 
-use signalpost_bus::Message;
-use signalpost_core::{
-    AttemptOutcome, Clock, DeadReason, Destination, Entropy, Guarantee, WaitReason,
-    classify::{Answer, Verdict, judge},
-};
+use signalpost_core::{Clock, DeadReason, Destination, Entropy, WaitReason};
 use signalpost_limits::Limits;
 use signalpost_runtime::Rejected;
-use signalpost_sender::{Exchange, Outgoing};
 use signalpost_store::{
     Changes, DispatchStore,
-    dispatch::{Attempt, DeliveryWrite, Next, Written},
+    dispatch::{DeliveryWrite, Written},
 };
-use signalpost_telemetry::{TraceContext, names, trace};
+use signalpost_telemetry::names;
 use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 pub(crate) use self::tell::Meters;
-use self::{exchange::Exchanged, prepare::Prepared};
+use self::{exchange::Exchanged, outcome::Sending, prepare::Prepared};
 use crate::{
     Exchanger, Settings,
-    backoff::Backoff,
-    job::{Ending, Health, Hold, Job, Signal},
+    job::{Ending, Hold, Job, Signal},
     payloads::{Found, Payloads},
     queues::OpenCircuits,
     writer::Writer,
 };
-
-/// How long a delivery rests whose outcome the store refuses: a bug, which is to be seen and not to be repeated at once.
-const AFTER_REFUSAL: Duration = Duration::from_secs(60);
-
-/// What is noted of a request that was given up.
-const GIVEN_UP: &str = "this request was given up: its place in the order could not be kept any longer";
-
-/// How long after a request was given up that may still be written.
-const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// What every task works with.
 pub(crate) struct Context {
@@ -153,141 +139,23 @@ async fn attempt(context: &Context, start: Start, hold: &mut Hold) -> Result<Don
             return Ok(Done::Dropped);
         }
     };
-    let is_once = job.message.guarantee == Guarantee::AtMostOnce;
-    let started_at = context.clock.now();
-    let number = job.message.attempt;
-    let span = exported(&job.message);
-    let traceparent = trace::current(&span).map(|context| context.to_string());
-    let outgoing = Outgoing {
-        destination: &destination,
-        event: &event,
-        delivery_id: target.delivery_id,
-        attempt: number,
-        at: started_at,
-        traceparent: traceparent.as_deref(),
-    };
-    let exchange = match exchange::exchange(context, &job, &outgoing, &detach).instrument(span.clone()).await? {
-        Exchanged::Ended(exchange) => exchange,
-        Exchanged::GivenUp(duration) => {
-            drop(event);
-            hold.ended(Ending::NOTHING);
-            trace::failed(&span, GIVEN_UP);
-            drop(span);
-            let attempt = given_up(number, started_at, duration);
-            let next = Next::Retry { after: Duration::ZERO };
-            // Not later: then it is somebody else's, and this attempt one of those that nobody saw the end of.
-            let until = job.give_up_at().map(|at| at + LAST_WORDS);
-            context.writer.write_until(DeliveryWrite::Attempt { target, attempt, next }, until).await?;
-            return Ok(Done::Settled);
-        }
-    };
+    let sending = Sending::begin(context, job, destination);
+    let outgoing = sending.outgoing(&event);
+    let exchanged =
+        exchange::exchange(context, &sending.job, &outgoing, &detach).instrument(sending.span.clone()).await?;
     // Its memory is for others, while what came of it is written.
     drop(event);
-    hold.ended(Ending { health: health(&exchange), slow_for: slow_for(exchange.answer) });
-    if let Some(code) = exchange.status_code {
-        trace::status(&span, code);
-    }
-
-    let age = context.clock.now().since(job.message.born_at());
-    let max_age = context.settings.max_age;
-    let verdict = judge(exchange.answer, &destination.spec.retry, number, age, max_age, &*context.entropy)
-        .under(job.message.guarantee);
-    if verdict != Verdict::Delivered {
-        trace::failed(&span, exchange.error.as_deref().unwrap_or("not delivered"));
-    }
-    drop(span);
-    let next = match verdict {
-        Verdict::Delivered => Next::Delivered,
-        Verdict::Retry { after } => Next::Retry { after },
-        Verdict::Dead { reason, .. } => Next::Dead { reason },
-    };
-    let attempt = Attempt {
-        number,
-        started_at,
-        duration: exchange.duration,
-        outcome: verdict.outcome(),
-        status_code: exchange.status_code,
-        response_excerpt: exchange.response_excerpt.clone(),
-        error: exchange.error.clone(),
-    };
-    let write = DeliveryWrite::Attempt { target, attempt, next };
-    let written = match job.message.lane {
-        Some(_) => context.writer.write_now(write).await?,
-        None => context.writer.write(write).await?,
-    };
-    if written.is_none() && !is_once {
-        // Nobody else might bring it back: on a bus in memory, what is queued and done is looked for only at a start.
-        let park = job.park(WaitReason::Turn, AFTER_REFUSAL, false);
-        context.writer.write_until(park, job.write_until()).await?;
-    }
-    tell::tell(context, &job, &destination, &exchange, verdict, written);
-    if let Verdict::Dead { disable_destination: true, .. } = verdict {
-        disable(context, &destination).await;
+    match exchanged {
+        Exchanged::Ended(exchange) => {
+            hold.ended(outcome::ending(&exchange));
+            outcome::write(context, sending, &exchange).await?;
+        }
+        Exchanged::GivenUp(duration) => {
+            hold.ended(Ending::NOTHING);
+            outcome::write_given_up(context, sending, duration).await?;
+        }
     }
     Ok(Done::Settled)
-}
-
-/// The span of a request, from the moment when it may begin to its end: below that of the producer's request.
-fn exported(message: &Message) -> Span {
-    let span = tracing::debug_span!(
-        trace::ATTEMPT,
-        otel.kind = "client",
-        delivery.id = %message.delivery_id,
-        destination.id = %message.destination_id,
-        event.id = %message.event.id,
-        attempt = message.attempt,
-    );
-    if let Some(parent) = message.event.meta.traceparent.as_deref().and_then(TraceContext::parse) {
-        trace::link(&span, parent);
-    }
-    span
-}
-
-/// An attempt whose end nobody waited for.
-fn given_up(number: u32, started_at: signalpost_core::Timestamp, duration: Duration) -> Attempt {
-    Attempt {
-        number,
-        started_at,
-        duration,
-        outcome: AttemptOutcome::Interrupted,
-        status_code: None,
-        response_excerpt: Default::default(),
-        error: Some(GIVEN_UP.to_owned()),
-    }
-}
-
-/// What an answer tells of the destination: that it works is told by every answer but 5xx, and by 429 neither.
-fn health(exchange: &Exchange) -> Health {
-    match exchange.answer {
-        Answer::Status { code: 429, .. } | Answer::EgressDenied => Health::Nothing,
-        Answer::Status { code: 200..=299, .. } => Health::Success,
-        Answer::Status { code: ..500, .. } => Health::Refusal,
-        Answer::Status { code, .. } => Health::Failure(code.to_string()),
-        Answer::Unreachable => Health::Failure(exchange.error.clone().unwrap_or_else(|| "no answer".to_owned())),
-    }
-}
-
-/// How long the destination asked to be left alone.
-const fn slow_for(answer: Answer) -> Option<Duration> {
-    match answer {
-        Answer::Status { code: 429 | 503, retry_after } => retry_after,
-        _ => None,
-    }
-}
-
-/// Disables a destination that answered 410. Given up after a few tries: the next delivery meets the next 410.
-async fn disable(context: &Context, destination: &Destination) {
-    let mut backoff = Backoff::new();
-    for _ in 0..5 {
-        match context.store.disable_destination(destination.tenant_id, destination.id, "it answered 410 Gone").await {
-            Ok(()) => {
-                tracing::warn!(destination.id = %destination.id, "destination disabled: it answered 410 Gone");
-                return;
-            }
-            Err(error) => tracing::warn!(error = %error, destination.id = %destination.id, "destination not disabled"),
-        }
-        backoff.wait().await;
-    }
 }
 
 /// Writes what needs no request, and tells when it is written.

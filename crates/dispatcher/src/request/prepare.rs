@@ -11,7 +11,7 @@ use signalpost_runtime::Rejected;
 use signalpost_store::dispatch::{DeliveryWrite, Written};
 use tokio::time::sleep;
 
-use super::{AFTER_REFUSAL, Context, Start, exchange::deadline};
+use super::{Context, Start, exchange::deadline, outcome::AFTER_REFUSAL};
 use crate::{
     backoff::Backoff,
     job::{Hold, Job, Signal},

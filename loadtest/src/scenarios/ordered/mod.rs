@@ -143,25 +143,8 @@ fn tell(report: &mut Report, options: &Options, posted: &[(u64, Posted)], log: &
     report.tell("p99", latencies.ms(0.99), "ms");
     report.tell("max", latencies.ms(1.0), "ms");
     report.keep("overtakings", overtaken.iter().take(100).collect::<Vec<_>>());
-    let mut arrived: Vec<f64> = arrivals.values().map(|at| at.saturating_sub(first).as_secs_f64()).collect();
-    arrived.sort_by(f64::total_cmp);
-    report.keep("arrivals_each_second", each_second(&arrived));
     course::plot(report, posted, log)?;
     Ok(())
-}
-
-/// How many fall into each second.
-fn each_second(sorted: &[f64]) -> Vec<usize> {
-    let mut counts = Vec::new();
-    let mut done = 0;
-    let mut until = 1.0;
-    while done < sorted.len() {
-        let before = sorted.partition_point(|at| *at < until);
-        counts.push(before - done);
-        done = before;
-        until += 1.0;
-    }
-    counts
 }
 
 fn seconds(seconds: f64) -> Duration {
