@@ -124,11 +124,7 @@ impl Engine {
     fn last_signal(&mut self, signal: Signal) {
         match signal {
             Signal::Detached(place) => self.partitions.done(place),
-            Signal::Settled(job) | Signal::Dropped(job) => {
-                if let Some(place) = job.place {
-                    self.partitions.done(place);
-                }
-            }
+            Signal::Settled(job) | Signal::Dropped(job) => self.settled(&job),
             // One that is claimed is the store's, whatever became of its request.
             Signal::Broken(Job { place: Some(place), is_claimed: false, .. }) => self.partitions.abandon(place),
             Signal::Broken(Job { place: Some(place), .. }) => self.partitions.done(place),
@@ -137,7 +133,8 @@ impl Engine {
                     self.leave(job);
                 }
             }
-            Signal::Broken(_) | Signal::Ended { .. } | Signal::ClaimsReleased => {}
+            Signal::ClaimsReleased => self.claims.is_released(),
+            Signal::Broken(_) | Signal::Ended { .. } => {}
         }
     }
 }

@@ -1,14 +1,15 @@
 //! Detaching, revocation, drain, stop.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use signalpost_bus::Delivered;
+use signalpost_bus::{Delivered, Message};
+use signalpost_sender::Outgoing;
 use signalpost_store::dispatch::{DeliveryWrite, Next};
 
 use super::harness::{Harness, always, ms};
 use crate::{
     Settings,
-    fakes::{destination, limited, message, status},
+    fakes::{FakeLimits, Script, destination, limited, message, status},
 };
 
 #[tokio::test(start_paused = true)]
@@ -109,6 +110,28 @@ async fn a_drain_finishes_what_is_out_and_leaves_what_waits() {
     assert_eq!(store.of(3), []);
     assert_eq!(bus.committed(), waits.offset);
     assert!(bus.state().closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_gives_claims_back_when_their_deliveries_are_settled() {
+    let long = |outgoing: &Outgoing<'_>| outgoing.attempt == 1;
+    let script: Script =
+        Box::new(move |outgoing| (if long(outgoing) { ms(9000) } else { ms(2000) }, Some(status(200))));
+    let limits = Arc::new(FakeLimits::default());
+    let it = Harness::with([destination(1)], script, Settings::default(), Some(Arc::clone(&limits) as _));
+    it.bus.send(message(1, 1));
+    it.bus.send(Message { attempt: 2, ..message(2, 1) });
+    it.until("two are out", |it| it.exchanger.started().len() == 2).await;
+    let start = it.start;
+    let looking = async {
+        tokio::time::sleep(ms(3000)).await;
+        let released = limits.released.lock().unwrap().clone();
+        assert_eq!(released.iter().map(|claim| claim.attempt).collect::<Vec<_>>(), [2], "the other one is still out");
+    };
+    let (result, ()) = tokio::join!(it.drain(), looking);
+    result.unwrap();
+    assert!((ms(9000)..ms(9100)).contains(&start.elapsed()), "{:?}", start.elapsed());
+    assert_eq!(limits.released.lock().unwrap().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
