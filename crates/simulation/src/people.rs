@@ -107,7 +107,7 @@ impl People {
             checker.expect(id, &name, rate, most, Instant::now());
             if let Some(expected) = checker.destinations.get_mut(&id) {
                 (expected.reference, expected.routed) = (reference, manner != Manner::Gone);
-                expected.blocks = spec["ordering_on_dead"] == "block";
+                expected.blocks = Some(spec["ordering_on_dead"] == "block");
             }
         });
         self.world.tell("people", format_args!("{name} is {id}, {manner:?}: {spec}"));

@@ -109,8 +109,8 @@ impl Checker {
         let Some(known) = self.deliveries.get(&delivery) else { return };
         let Some((lane, place)) = known.lane else { return };
         let key = (known.destination, lane);
-        // None: whoever created it was not answered.
-        let blocks = self.destinations.get(&key.0).map(|expected| expected.blocks);
+        // Of one that nobody was told of, nobody knows either.
+        let blocks = self.destinations.get(&key.0).and_then(|expected| expected.blocks);
         let Some(lane) = self.lanes.get_mut(&key) else { return };
         if lane.open.get(&place) == Some(&delivery) {
             lane.open.remove(&place);
@@ -137,8 +137,10 @@ impl Checker {
 
     /// A destination that blocked its lanes on dead deliveries may do so no more: it is being told.
     pub fn unblocks(&mut self, destination: DestinationId) {
-        if let Some(expected) = self.destinations.get_mut(&destination) {
-            expected.blocks = false;
+        if let Some(expected) = self.destinations.get_mut(&destination)
+            && expected.blocks != Some(false)
+        {
+            expected.blocks = None;
         }
         for ((of, _), lane) in &mut self.lanes {
             if *of == destination {
@@ -149,6 +151,9 @@ impl Checker {
 
     /// It does so no more for certain.
     pub fn unblocked(&mut self, destination: DestinationId) {
+        if let Some(expected) = self.destinations.get_mut(&destination) {
+            expected.blocks = Some(false);
+        }
         for ((of, _), lane) in &mut self.lanes {
             if *of == destination {
                 lane.unsure.clear();

@@ -124,8 +124,8 @@ pub struct Expected {
     pub reference: bool,
     /// Every event goes there.
     pub routed: bool,
-    /// A dead delivery blocks its lane there.
-    pub blocks: bool,
+    /// A dead delivery blocks its lane there. None: nobody knows, as a change of that is under way, or was not answered.
+    pub blocks: Option<bool>,
     /// When a person was told that it is paused; None: it may be sent to.
     pub paused_at: Option<Instant>,
     circuit: Circuit,
