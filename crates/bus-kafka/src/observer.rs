@@ -6,7 +6,8 @@ use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     config::FromClientConfigAndContext as _,
     consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
+    topic_partition_list::TopicPartitionListElem,
 };
 use signalpost_bus::Partition;
 use signalpost_core::{Clock, Timestamp};
@@ -15,6 +16,9 @@ use crate::{context::QuietContext, settings::KafkaSettings, topics::Repair};
 
 /// How long one question may take.
 const QUESTION_TIME: Duration = Duration::from_secs(2);
+
+/// How long all questions for one answer may take, where nobody waits behind who asks.
+const QUESTIONS_TIME: Duration = Duration::from_secs(10);
 
 /// How long reading the oldest uncommitted messages may take, all together.
 const READ_TIME: Duration = Duration::from_secs(3);
@@ -28,6 +32,9 @@ pub(crate) struct Standing {
     pub(crate) high: i64,
 }
 
+/// Where the group stands in each partition, or why that is not known.
+pub(crate) type Standings = BTreeMap<Partition, Result<Standing, KafkaError>>;
+
 /// What was committed, seen together with what is there. A group without a commit, or whose commit lies outside of what
 /// is there (retention, lost data), will read from the start.
 fn standing(committed: Option<i64>, low: i64, high: i64) -> Standing {
@@ -35,7 +42,38 @@ fn standing(committed: Option<i64>, low: i64, high: i64) -> Standing {
     Standing { next, high }
 }
 
-/// Blocks: for threads that may.
+/// Asks through an observer that is made for the first question: most processes never ask. Blocks: for threads that may.
+pub(crate) struct Asking {
+    settings: Arc<KafkaSettings>,
+    clock: Arc<dyn Clock>,
+    repair: Repair,
+    observer: Option<Observer>,
+}
+
+impl Asking {
+    pub(crate) fn new(settings: Arc<KafkaSettings>, clock: Arc<dyn Clock>, repair: Repair) -> Self {
+        Self { settings, clock, repair, observer: None }
+    }
+
+    pub(crate) fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&Observer) -> Result<Option<T>, KafkaError>,
+    ) -> Result<Option<T>, KafkaError> {
+        let observer = match self.observer.take() {
+            Some(observer) => observer,
+            None => Observer::new(&self.settings, Arc::clone(&self.clock), self.repair.clone())?,
+        };
+        observer.clear();
+        let answer = question(&observer);
+        // One that reaches Kafka and does not find or read what should be there may know an older topic.
+        if !matches!(answer, Ok(None)) {
+            self.observer = Some(observer);
+        }
+        answer
+    }
+}
+
+/// The client.
 pub(crate) struct Observer {
     consumer: BaseConsumer<QuietContext>,
     topic: String,
@@ -44,18 +82,18 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(settings: &KafkaSettings, clock: Arc<dyn Clock>, repair: Repair) -> Result<Self, KafkaError> {
+    fn new(settings: &KafkaSettings, clock: Arc<dyn Clock>, repair: Repair) -> Result<Self, KafkaError> {
         let consumer = BaseConsumer::from_config_and_context(&settings.observer(), QuietContext)?;
         Ok(Self { consumer, topic: settings.deliveries_topic(), clock, repair })
     }
 
     /// Log lines and errors gather between questions, and say nothing about the next one.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         while self.consumer.poll(Duration::from_millis(1)).is_some() {}
     }
 
     pub(crate) fn lag(&self) -> Result<Option<u64>, KafkaError> {
-        let Some(standings) = self.standings()? else { return Ok(None) };
+        let Some(standings) = self.all_standings()? else { return Ok(None) };
         let behind = standings.values().map(|standing| u64::try_from(standing.high - standing.next).unwrap_or(0));
         Ok(Some(behind.sum()))
     }
@@ -63,7 +101,7 @@ impl Observer {
     pub(crate) fn consumed_until(&self) -> Result<Option<Timestamp>, KafkaError> {
         // What is acknowledged before this moment lies below the watermarks that are read after it.
         let asked_at = self.clock.now();
-        let Some(standings) = self.standings()? else { return Ok(None) };
+        let Some(standings) = self.all_standings()? else { return Ok(None) };
         let behind: BTreeMap<Partition, i64> = standings
             .into_iter()
             .filter_map(|(partition, standing)| (standing.next < standing.high).then_some((partition, standing.next)))
@@ -99,9 +137,28 @@ impl Observer {
         Ok(times.into_values().min())
     }
 
-    /// None where the topic is missing or not whole.
-    pub(crate) fn standings(&self) -> Result<Option<BTreeMap<Partition, Standing>>, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), QUESTION_TIME)?;
+    /// Where the group stands in every partition. None where the topic is missing or not whole.
+    ///
+    /// # Errors
+    /// Kafka does not answer, or not for each partition.
+    fn all_standings(&self) -> Result<Option<BTreeMap<Partition, Standing>>, KafkaError> {
+        let Some(standings) = self.standings(QUESTIONS_TIME)? else { return Ok(None) };
+        standings
+            .into_iter()
+            .map(|(partition, standing)| Ok((partition, standing?)))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// Where the group stands in each partition, as far as Kafka knows, which may take all of `time`. None where the topic is
+    /// missing.
+    ///
+    /// # Errors
+    /// Kafka does not answer in time.
+    pub(crate) fn standings(&self, time: Duration) -> Result<Option<Standings>, KafkaError> {
+        let deadline = self.clock.elapsed() + time;
+        let left = || deadline.saturating_sub(self.clock.elapsed()).clamp(Duration::from_millis(1), QUESTION_TIME);
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), left())?;
         let known = metadata.topics().iter().find(|topic| topic.name() == self.topic && topic.error().is_none());
         let partitions: Vec<Partition> =
             known.iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
@@ -120,24 +177,41 @@ impl Observer {
             Ok(list)
         };
         // In this order: what is committed cannot be less than what was done when the watermark was read.
-        let lows = offsets(&self.consumer.offsets_for_times(list(Some(Offset::Beginning))?, QUESTION_TIME)?)?;
-        let highs = || offsets(&self.consumer.offsets_for_times(list(Some(Offset::End))?, QUESTION_TIME)?);
+        let lows = each(&self.consumer.offsets_for_times(list(Some(Offset::Beginning))?, left())?);
+        let highs = || -> Result<_, KafkaError> {
+            Ok(each(&self.consumer.offsets_for_times(list(Some(Offset::End))?, left())?))
+        };
         let mut high_of = highs()?;
-        let committed = offsets(&self.consumer.committed_offsets(list(None)?, QUESTION_TIME)?)?;
-        let is_beyond =
-            |(partition, offset): (&Partition, &i64)| high_of.get(partition).is_some_and(|high| offset > high);
+        let committed = each(&self.consumer.committed_offsets(list(None)?, left())?);
+        let is_beyond = |(partition, committed): (&Partition, &Result<Option<i64>, KafkaError>)| {
+            let known = |of: &BTreeMap<_, Result<Option<i64>, _>>| of.get(partition)?.as_ref().ok().copied().flatten();
+            matches!((committed, known(&high_of)), (Ok(Some(committed)), Some(high)) if *committed > high)
+        };
         // What came and was done since the first look is not lost.
         if committed.iter().any(is_beyond) {
             high_of = highs()?;
         }
-        let mut standings = BTreeMap::new();
-        for partition in partitions {
-            let of = |offsets: &BTreeMap<Partition, i64>| offsets.get(&partition).copied();
-            let (Some(low), Some(high)) = (of(&lows), of(&high_of)) else { return Ok(None) };
-            standings.insert(partition, standing(of(&committed), low, high));
-        }
-        Ok(Some(standings))
+        let of = |offsets: &BTreeMap<Partition, Result<Option<i64>, KafkaError>>, partition| {
+            offsets.get(&partition).cloned().unwrap_or(Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)))
+        };
+        let watermark = |offsets, partition| {
+            of(offsets, partition)?.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::LeaderNotAvailable))
+        };
+        let standing_in = |partition| {
+            let (low, high) = (watermark(&lows, partition)?, watermark(&high_of, partition)?);
+            Ok(standing(of(&committed, partition)?, low, high))
+        };
+        Ok(Some(partitions.into_iter().map(|partition| (partition, standing_in(partition))).collect()))
     }
+}
+
+/// The offset of each partition in an answer: None where there is none, or what the broker told instead.
+fn each(list: &TopicPartitionList) -> BTreeMap<Partition, Result<Option<i64>, KafkaError>> {
+    let offset = |element: &TopicPartitionListElem<'_>| {
+        element.error()?;
+        Ok(if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None })
+    };
+    list.elements().iter().map(|element| (element.partition(), offset(element))).collect()
 }
 
 /// The offsets in an answer. Partitions without one are left out.
@@ -145,14 +219,9 @@ impl Observer {
 /// # Errors
 /// The broker told an error for one of them.
 pub(crate) fn offsets(list: &TopicPartitionList) -> Result<BTreeMap<Partition, i64>, KafkaError> {
-    let mut offsets = BTreeMap::new();
-    for element in list.elements() {
-        element.error()?;
-        if let Offset::Offset(offset) = element.offset() {
-            offsets.insert(element.partition(), offset);
-        }
-    }
-    Ok(offsets)
+    let known =
+        |(partition, offset): (_, Result<Option<i64>, _>)| Some(offset.transpose()?.map(|offset| (partition, offset)));
+    each(list).into_iter().filter_map(known).collect()
 }
 
 #[cfg(test)]

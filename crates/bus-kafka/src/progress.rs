@@ -6,15 +6,15 @@ use rdkafka::error::KafkaError;
 use signalpost_core::{Clock, Timestamp};
 use tokio::sync::Mutex;
 
-use crate::{observer::Observer, settings::KafkaSettings, topics::Repair};
+use crate::{
+    observer::{Asking, Observer},
+    settings::KafkaSettings,
+    topics::Repair,
+};
 
 /// Asks, one question at a time, on threads for blocking work.
 pub(crate) struct Progress {
-    settings: Arc<KafkaSettings>,
-    clock: Arc<dyn Clock>,
-    repair: Repair,
-    /// Made for the first question: most processes never ask.
-    observer: Arc<Mutex<Option<Observer>>>,
+    asking: Arc<Mutex<Asking>>,
 }
 
 impl std::fmt::Debug for Progress {
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Progress {
 
 impl Progress {
     pub(crate) fn new(settings: Arc<KafkaSettings>, clock: Arc<dyn Clock>, repair: Repair) -> Self {
-        Self { settings, clock, repair, observer: Arc::default() }
+        Self { asking: Arc::new(Mutex::new(Asking::new(settings, clock, repair))) }
     }
 
     pub(crate) async fn consumed_until(&self) -> Option<Timestamp> {
@@ -37,22 +37,8 @@ impl Progress {
     }
 
     async fn ask<T: Send + 'static>(&self, question: fn(&Observer) -> Result<Option<T>, KafkaError>) -> Option<T> {
-        let mut slot = Arc::clone(&self.observer).lock_owned().await;
-        let (settings, clock, repair) = (Arc::clone(&self.settings), Arc::clone(&self.clock), self.repair.clone());
-        let answer = tokio::task::spawn_blocking(move || {
-            let observer = match slot.take() {
-                Some(observer) => observer,
-                None => Observer::new(&settings, clock, repair)?,
-            };
-            observer.clear();
-            let answer = question(&observer);
-            // One that reaches Kafka and does not find or read what should be there may know an older topic.
-            if !matches!(answer, Ok(None)) {
-                *slot = Some(observer);
-            }
-            answer
-        });
-        match answer.await {
+        let mut asking = Arc::clone(&self.asking).lock_owned().await;
+        match tokio::task::spawn_blocking(move || asking.ask(question)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "progress of the group not known");

@@ -8,10 +8,27 @@ use super::shared::Read;
 use crate::observer::Standing;
 
 /// After how many looks that found the same a client is stuck that holds the partition.
-const LOOKS: u32 = 2;
+const LOOKS: u32 = 3;
+
+/// The same where it was busy with other partitions all the time.
+const LOOKS_OF_THE_BUSY: u32 = 8;
 
 /// The same for one that holds no partition at all: whoever holds the partition may only be slow.
 const LOOKS_WITHOUT_ANY: u32 = 4;
+
+/// How much more patience there is at most with a client whose predecessors were replaced.
+const MOST_PATIENCE: u32 = 32;
+
+/// What a client did between two looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// It had nothing to give at least once, and was never paused.
+    Idle,
+    /// It always had something to give.
+    Busy,
+    /// It was told to pause: it may have left all of it for later.
+    Paused,
+}
 
 /// How a partition was found that has more, or less, than was read.
 #[derive(Debug, Clone, Copy)]
@@ -20,32 +37,48 @@ struct Behind {
     epoch: Option<u32>,
     /// What is to be read next, by us or by whoever has the partition.
     next: i64,
-    /// Looks in a row that found it like this.
-    looks: u32,
+    /// Looks in a row that found it like this, where the client was idle before; the first one counts.
+    idle: u32,
+    /// All looks in a row that found it like this.
+    all: u32,
 }
 
 /// What the looks so far have found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Looks {
     behind: BTreeMap<Partition, Behind>,
+    /// Grows with each client that is replaced in vain.
+    patience: u32,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { behind: BTreeMap::new(), patience: 1 }
+    }
 }
 
 impl Looks {
-    /// The client is a new one: what it does is still to be seen.
+    /// The client is a new one, because of these looks: it gets more time than the one before it.
     pub(super) fn start_anew(&mut self) {
+        self.behind.clear();
+        self.patience = (self.patience * 2).min(MOST_PATIENCE);
+    }
+
+    /// A look that found nothing out.
+    pub(super) fn skip(&mut self) {
         self.behind.clear();
     }
 
     /// Takes in one look: how far our partitions were read, and how far all of them went a moment later. Tells whether the client is
-    /// stuck: a partition stood still all the time although there was more in it, or less than was read. Where the client was not
-    /// `idle` since the last look, it may have left something for later, and nothing counts.
+    /// stuck: a partition stood still for all looks although there was more in it, or less than was read.
     ///
-    /// A client without any partition is stuck where the group as a whole is: it may be the one that should have it.
+    /// A client without any partition looks at all of them, at what is committed there: it may be the one that should have one that
+    /// stands still.
     pub(super) fn add(
         &mut self,
         ours: &BTreeMap<Partition, Read>,
         standings: &BTreeMap<Partition, Standing>,
-        idle: bool,
+        activity: Activity,
     ) -> bool {
         let before = std::mem::take(&mut self.behind);
         for (partition, standing) in standings {
@@ -58,11 +91,20 @@ impl Looks {
             if next == standing.high {
                 continue;
             }
-            let same = before.get(partition).filter(|before| idle && (before.epoch, before.next) == (epoch, next));
-            self.behind.insert(*partition, Behind { epoch, next, looks: same.map_or(1, |same| same.looks + 1) });
+            let same = before.get(partition).filter(|before| (before.epoch, before.next) == (epoch, next));
+            let (idle, all) = match (same, activity) {
+                (None, _) | (_, Activity::Paused) => (1, 1),
+                (Some(same), Activity::Busy) => (same.idle, same.all + 1),
+                (Some(same), Activity::Idle) => (same.idle + 1, same.all + 1),
+            };
+            self.behind.insert(*partition, Behind { epoch, next, idle, all });
         }
-        let most = if ours.is_empty() { LOOKS_WITHOUT_ANY } else { LOOKS };
-        self.behind.values().any(|behind| behind.looks >= most)
+        if self.behind.is_empty() {
+            self.patience = 1;
+        }
+        let most = self.patience * if ours.is_empty() { LOOKS_WITHOUT_ANY } else { LOOKS };
+        let most_of_the_busy = self.patience * LOOKS_OF_THE_BUSY;
+        self.behind.values().any(|behind| behind.idle >= most || behind.all >= most_of_the_busy)
     }
 }
 
@@ -82,37 +124,37 @@ mod tests {
     fn looks(found: &[(Option<Read>, i64, i64)]) -> Vec<bool> {
         let mut looks = Looks::default();
         let ours = |read: &Option<Read>| read.iter().map(|read| (0, *read)).collect();
-        found.iter().map(|(read, next, high)| looks.add(&ours(read), &at(*next, *high), true)).collect()
+        found.iter().map(|(read, next, high)| looks.add(&ours(read), &at(*next, *high), Activity::Idle)).collect()
     }
 
     #[test]
     fn what_is_read_to_its_end_is_not_behind() {
         let read = Some(read(1, Some(8)));
-        assert_eq!(looks(&[(read, 5, 8), (read, 8, 8), (read, 8, 8)]), [false, false, false]);
+        assert_eq!(looks(&[(read, 5, 8), (read, 8, 8), (read, 8, 8), (read, 8, 8)]), [false; 4]);
     }
 
     #[test]
-    fn more_or_less_than_was_read_in_two_looks_is_stuck() {
+    fn more_or_less_than_was_read_in_three_looks_is_stuck() {
         let read = Some(read(1, Some(8)));
-        assert_eq!(looks(&[(read, 8, 9), (read, 8, 12)]), [false, true]);
-        assert_eq!(looks(&[(read, 0, 3), (read, 0, 3)]), [false, true]);
+        assert_eq!(looks(&[(read, 8, 9), (read, 8, 12), (read, 8, 13)]), [false, false, true]);
+        assert_eq!(looks(&[(read, 0, 3), (read, 0, 3), (read, 0, 3)]), [false, false, true]);
     }
 
     #[test]
     fn what_moves_or_is_assigned_again_is_not_stuck() {
         let found = [(Some(read(1, Some(8))), 8, 9), (Some(read(1, Some(9))), 9, 12), (Some(read(2, Some(9))), 9, 12)];
-        assert_eq!(looks(&found), [false, false, false]);
+        assert_eq!(looks(&[found, found].concat()), [false; 6]);
     }
 
     #[test]
     fn where_nothing_was_read_yet_what_is_not_committed_should_be() {
         let read = Some(read(1, None));
-        assert_eq!(looks(&[(read, 8, 8), (read, 8, 8)]), [false, false]);
-        assert_eq!(looks(&[(read, 3, 8), (read, 3, 8)]), [false, true]);
+        assert_eq!(looks(&[(read, 8, 8); 4]), [false; 4]);
+        assert_eq!(looks(&[(read, 3, 8); 3]), [false, false, true]);
     }
 
     #[test]
-    fn without_any_partition_a_group_that_stands_still_for_long_is_stuck() {
+    fn without_any_partition_one_that_stands_still_for_long_may_be_ours() {
         assert_eq!(looks(&[(None, 3, 8); 5]), [false, false, false, true, true]);
         assert_eq!(looks(&[(None, 8, 8); 5]), [false; 5]);
         let moving = [(None, 3, 8), (None, 3, 8), (None, 4, 8), (None, 4, 9), (None, 4, 9), (None, 4, 10)];
@@ -123,19 +165,37 @@ mod tests {
     fn a_partition_of_another_member_is_its_own_matter() {
         let mut looks = Looks::default();
         let ours = BTreeMap::from([(1, read(1, Some(8)))]);
-        for _ in 0..6 {
-            assert!(!looks.add(&ours, &at(3, 8), true));
+        for _ in 0..9 {
+            assert!(!looks.add(&ours, &at(3, 8), Activity::Idle));
         }
     }
 
     #[test]
-    fn nothing_counts_while_the_client_is_busy() {
-        let mut looks = Looks::default();
+    fn who_is_busy_with_others_has_more_time_and_who_is_paused_all_of_it() {
         let ours = BTreeMap::from([(0, read(1, Some(3)))]);
-        assert!(!looks.add(&ours, &at(3, 8), true));
-        assert!(!looks.add(&ours, &at(3, 8), false));
-        assert!(looks.add(&ours, &at(3, 8), true));
+        let mut looks = Looks::default();
+        let busy: Vec<bool> = (0..8).map(|_| looks.add(&ours, &at(3, 8), Activity::Busy)).collect();
+        assert_eq!(busy, [false, false, false, false, false, false, false, true]);
+        assert!(!looks.add(&ours, &at(3, 8), Activity::Paused));
+        assert!(!looks.add(&ours, &at(3, 8), Activity::Idle));
+        looks.skip();
+        assert!(!looks.add(&ours, &at(3, 8), Activity::Idle), "what was seen before a look that failed does not count");
+        assert!(!looks.add(&ours, &at(3, 8), Activity::Idle));
+        assert!(looks.add(&ours, &at(3, 8), Activity::Idle));
+    }
+
+    #[test]
+    fn a_successor_has_twice_the_time_until_something_is_read() {
+        let ours = BTreeMap::from([(0, read(1, Some(3)))]);
+        let mut looks = Looks::default();
+        let until_stuck = |looks: &mut Looks| {
+            (1..).find(|_| looks.add(&ours, &at(3, 8), Activity::Idle)).expect("it is stuck at some time")
+        };
+        assert_eq!(until_stuck(&mut looks), 3);
         looks.start_anew();
-        assert!(!looks.add(&ours, &at(3, 8), true));
+        assert_eq!(until_stuck(&mut looks), 6);
+        looks.start_anew();
+        assert!(!looks.add(&ours, &at(3, 3), Activity::Idle), "all is read");
+        assert_eq!(until_stuck(&mut looks), 3);
     }
 }

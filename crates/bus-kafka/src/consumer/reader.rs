@@ -1,6 +1,14 @@
 //! The thread that reads: polls, decodes, commits, and answers rebalances.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rdkafka::{
@@ -14,12 +22,12 @@ use signalpost_bus::{Partition, codec};
 use signalpost_core::Clock;
 
 use super::{
-    looks::Looks,
+    looks::{Activity, Looks},
     shared::{Found, Raw, Shared},
 };
 use crate::{
     context,
-    observer::{Observer, Standing, offsets},
+    observer::{Asking, offsets},
     settings::KafkaSettings,
     topics::Repair,
 };
@@ -42,10 +50,18 @@ const WATERMARK_TIME: Duration = Duration::from_secs(2);
 /// Between two looks whether what is there comes. Longer than any fetch that works takes.
 const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
+/// How long a look may take: nothing is read meanwhile.
+const LOOK_TIME: Duration = Duration::from_secs(3);
+
+/// How long the end of a client that is replaced is waited for: its partitions are let go of, and what was done is committed.
+const END_TIME: Duration = Duration::from_secs(8);
+
 /// Before a failed client is built anew, and before unknown watermarks are asked for again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 struct ReaderContext {
+    /// The number of this client.
+    client: u32,
     shared: Arc<Shared>,
     topic: String,
 }
@@ -60,7 +76,7 @@ impl ReaderContext {
             }
         };
         let highs = partitions.iter().map(|partition| (*partition, highs.get(partition).copied())).collect();
-        self.shared.assign(&highs);
+        self.shared.assign(self.client, &highs);
         if !partitions.is_empty() {
             tracing::info!(?partitions, "partitions assigned");
         }
@@ -68,11 +84,11 @@ impl ReaderContext {
 
     fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList, partitions: &[Partition]) {
         let lost = consumer.assignment_lost();
-        self.shared.revoke(partitions, lost);
+        self.shared.revoke(self.client, partitions, lost);
         if !lost {
-            commit(consumer, &self.shared, &self.topic);
+            commit(consumer, self.client, &self.shared, &self.topic);
         }
-        self.shared.forget(partitions);
+        self.shared.forget(self.client, partitions);
         // A pause of ours is not to outlive the assignment.
         if let Err(error) = consumer.resume(list) {
             tracing::debug!(%error, "revoked partitions not resumed");
@@ -98,13 +114,6 @@ impl ConsumerContext for ReaderContext {
             Rebalance::Error(error) => tracing::warn!(%error, "rebalance failed"),
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, list: &TopicPartitionList) {
-        if let Err(error) = result {
-            tracing::debug!(%error, "commit failed");
-            self.shared.commit_failed(partitions(list).into_iter());
-        }
-    }
 }
 
 pub(super) struct Reader {
@@ -113,14 +122,16 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
     repair: Repair,
+    /// For looks. Of its own: the client that reads may have wrong ideas.
+    asking: Asking,
     consumer: BaseConsumer<ReaderContext>,
+    /// The number of that client.
+    client: u32,
     committed_at: Duration,
     asked_at: Duration,
     looked_at: Duration,
     /// What they found so far.
     looks: Looks,
-    /// Made for the first look.
-    observer: Option<Observer>,
     /// Since the last look the client had nothing for us at least once.
     ran_dry: bool,
     /// Since then it was told to pause.
@@ -136,7 +147,8 @@ impl Reader {
         repair: Repair,
     ) -> Result<Self, KafkaError> {
         let topic = settings.deliveries_topic();
-        let consumer = subscribe(&settings.consumer(), &shared, &topic)?;
+        let consumer = subscribe(&settings.consumer(), 0, &shared, &topic)?;
+        let asking = Asking::new(Arc::clone(&settings), Arc::clone(&clock), repair.clone());
         let now = clock.elapsed();
         Ok(Self {
             settings,
@@ -144,12 +156,13 @@ impl Reader {
             shared,
             clock,
             repair,
+            asking,
             consumer,
+            client: 0,
             committed_at: now,
             asked_at: now,
             looked_at: now,
             looks: Looks::default(),
-            observer: None,
             ran_dry: false,
             rested: false,
             paused: false,
@@ -168,7 +181,7 @@ impl Reader {
                 self.replace();
             }
         }
-        commit(&self.consumer, &self.shared, &self.topic);
+        commit(&self.consumer, self.client, &self.shared, &self.topic);
     }
 
     /// One poll and what is due besides.
@@ -179,7 +192,7 @@ impl Reader {
         let now = self.clock.elapsed();
         if now.saturating_sub(self.committed_at) >= COMMIT_PAUSE {
             self.committed_at = now;
-            commit(&self.consumer, &self.shared, &self.topic);
+            commit(&self.consumer, self.client, &self.shared, &self.topic);
         }
         if now.saturating_sub(self.asked_at) >= RETRY_PAUSE {
             self.asked_at = now;
@@ -236,30 +249,27 @@ impl Reader {
         if now.saturating_sub(self.looked_at) < LOOK_PAUSE {
             return false;
         }
-        self.looked_at = now;
-        // Who was busy all the time, or paused, may have left something for later.
-        let (ran_dry, rested) = (std::mem::take(&mut self.ran_dry), std::mem::take(&mut self.rested));
-        let was_idle = ran_dry && !rested && !self.paused;
+        let activity = match (std::mem::take(&mut self.rested) || self.paused, std::mem::take(&mut self.ran_dry)) {
+            (true, _) => Activity::Paused,
+            (false, true) => Activity::Idle,
+            (false, false) => Activity::Busy,
+        };
         let read = self.shared.read();
-        match self.standings() {
-            Ok(standings) => self.looks.add(&read, &standings.unwrap_or_default(), was_idle),
+        let found = self.asking.ask(|observer| observer.standings(LOOK_TIME));
+        self.looked_at = self.clock.elapsed();
+        match found {
+            Ok(standings) => {
+                let known = |(partition, standing): (_, Result<_, _>)| Some((partition, standing.ok()?));
+                let standings = standings.unwrap_or_default().into_iter().filter_map(known).collect();
+                self.shared.check_commits(&standings);
+                self.looks.add(&read, &standings, activity)
+            }
             Err(error) => {
                 tracing::debug!(%error, "not known whether there is more to read");
+                self.looks.skip();
                 false
             }
         }
-    }
-
-    /// Where the group stands, asked by a client of its own: this one may have wrong ideas.
-    fn standings(&mut self) -> KafkaResult<Option<BTreeMap<Partition, Standing>>> {
-        let observer = match self.observer.take() {
-            Some(observer) => observer,
-            None => Observer::new(&self.settings, Arc::clone(&self.clock), self.repair.clone())?,
-        };
-        observer.clear();
-        let standings = observer.standings();
-        self.observer = Some(observer);
-        standings
     }
 
     fn with_assignment(
@@ -304,34 +314,55 @@ impl Reader {
         if self.shared.is_closed() {
             return;
         }
-        match subscribe(&self.settings.consumer(), &self.shared, &self.topic) {
+        let client = self.client.wrapping_add(1);
+        match subscribe(&self.settings.consumer(), client, &self.shared, &self.topic) {
             Ok(consumer) => {
-                self.consumer = consumer;
+                end(std::mem::replace(&mut self.consumer, consumer));
+                self.client = client;
                 self.paused = false;
                 self.looks.start_anew();
                 // What the failed one held, and did not give back at its end, is somebody else's by now.
-                let held = self.shared.held();
-                if !held.is_empty() {
-                    self.shared.revoke(&held, true);
-                    self.shared.forget(&held);
-                }
+                self.shared.switch_to(client);
             }
             Err(error) => tracing::error!(%error, "no new kafka consumer"),
         }
     }
 }
 
-fn subscribe(config: &ClientConfig, shared: &Arc<Shared>, topic: &str) -> KafkaResult<BaseConsumer<ReaderContext>> {
-    let context = ReaderContext { shared: Arc::clone(shared), topic: topic.to_owned() };
+/// Ends a client that is replaced. One that is wedged may never end: its thread is left to it.
+fn end(consumer: BaseConsumer<ReaderContext>) {
+    let (ended, end) = mpsc::channel();
+    let thread = thread::Builder::new().name("kafka-consumer-end".to_owned()).spawn(move || {
+        drop(consumer);
+        let _nobody_waits = ended.send(());
+    });
+    match thread {
+        Ok(_detached) => {
+            if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(END_TIME) {
+                tracing::warn!("the kafka consumer that is replaced does not end; it is left behind");
+            }
+        }
+        // Then it has ended with what was to run there.
+        Err(error) => tracing::error!(%error, "no thread for the end of a kafka consumer"),
+    }
+}
+
+fn subscribe(
+    config: &ClientConfig,
+    client: u32,
+    shared: &Arc<Shared>,
+    topic: &str,
+) -> KafkaResult<BaseConsumer<ReaderContext>> {
+    let context = ReaderContext { client, shared: Arc::clone(shared), topic: topic.to_owned() };
     let consumer = BaseConsumer::from_config_and_context(config, context)?;
     consumer.subscribe(&[topic])?;
     Ok(consumer)
 }
 
 /// Hands the commits to librdkafka, which sends them without our waiting, in order with what follows (a rebalance, the
-/// end). What fails comes to `commit_callback`.
-fn commit(consumer: &BaseConsumer<ReaderContext>, shared: &Shared, topic: &str) {
-    let offsets = shared.uncommitted();
+/// end). It tells nobody what fails there: that is found at the next look.
+fn commit(consumer: &BaseConsumer<ReaderContext>, client: u32, shared: &Shared, topic: &str) {
+    let offsets = shared.uncommitted(client);
     if offsets.is_empty() {
         return;
     }

@@ -11,6 +11,8 @@ use signalpost_bus::{BusError, Delivered, Message, Partition, Place};
 use signalpost_core::DeliveryId;
 use tokio::sync::Notify;
 
+use crate::observer::Standing;
+
 /// What waits here for the dispatcher before reading pauses.
 const MOST_READY: usize = 2000;
 const MOST_READY_BYTES: usize = 16 * 1024 * 1024;
@@ -71,6 +73,8 @@ struct State {
     unreadable: BTreeMap<Place, Raw>,
     error: Option<String>,
     closed: bool,
+    /// The client that has a say. One that was replaced, and has not ended yet, has none.
+    client: u32,
 }
 
 impl State {
@@ -164,8 +168,25 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    pub(super) fn assign(&self, highs: &BTreeMap<Partition, Option<i64>>) {
+    /// From now on that client has a say, and nobody before it. What those held is given up.
+    pub(super) fn switch_to(&self, client: u32) {
         let mut state = self.state();
+        state.client = client;
+        let held: Vec<Partition> = state.assigned.keys().copied().collect();
+        if !held.is_empty() && !state.closed {
+            state.revoke(&held);
+            state.assigned.clear();
+        }
+        drop(state);
+        self.arrived.notify_one();
+        self.changed.notify_all();
+    }
+
+    pub(super) fn assign(&self, client: u32, highs: &BTreeMap<Partition, Option<i64>>) {
+        let mut state = self.state();
+        if state.client != client {
+            return;
+        }
         for (partition, high) in highs {
             state.assign(*partition, *high);
         }
@@ -253,15 +274,10 @@ impl Shared {
         assigned.iter().map(|(partition, assignment)| (*partition, read(assignment))).collect()
     }
 
-    /// The partitions that are ours now.
-    pub(super) fn held(&self) -> Vec<Partition> {
-        self.state().assigned.keys().copied().collect()
-    }
-
     /// Tells the dispatcher and, unless somebody else has the partitions already (`lost`), waits until it has let go.
-    pub(super) fn revoke(&self, partitions: &[Partition], lost: bool) {
+    pub(super) fn revoke(&self, client: u32, partitions: &[Partition], lost: bool) {
         let mut state = self.state();
-        if state.closed {
+        if state.closed || state.client != client {
             return;
         }
         state.revoke(partitions);
@@ -270,23 +286,30 @@ impl Shared {
             return;
         }
         state.releasing = partitions.iter().copied().collect();
-        let waited =
-            self.changed.wait_timeout_while(state, RELEASE_TIME, |state| !state.releasing.is_empty() && !state.closed);
+        let waited = self.changed.wait_timeout_while(state, RELEASE_TIME, |state| {
+            !state.releasing.is_empty() && !state.closed && state.client == client
+        });
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.releasing.clear();
     }
 
-    pub(super) fn forget(&self, partitions: &[Partition]) {
+    pub(super) fn forget(&self, client: u32, partitions: &[Partition]) {
         let mut state = self.state();
+        if state.client != client {
+            return;
+        }
         for partition in partitions {
             state.assigned.remove(partition);
         }
     }
 
     /// What is to be committed and librdkafka was not told yet.
-    pub(super) fn uncommitted(&self) -> Vec<(Partition, i64)> {
+    pub(super) fn uncommitted(&self, client: u32) -> Vec<(Partition, i64)> {
         let mut state = self.state();
         let mut offsets = Vec::new();
+        if state.client != client {
+            return offsets;
+        }
         for (partition, assignment) in &mut state.assigned {
             if let Some(next) = assignment.next.filter(|_| assignment.next != assignment.told) {
                 assignment.told = Some(next);
@@ -296,7 +319,20 @@ impl Shared {
         offsets
     }
 
-    /// A commit failed: it is told again.
+    /// What the broker does not know is told again: nobody tells that a commit has failed (a rebalance was under way, the
+    /// group was new).
+    pub(super) fn check_commits(&self, standings: &BTreeMap<Partition, Standing>) {
+        let mut state = self.state();
+        for (partition, standing) in standings {
+            let Some(assignment) = state.assigned.get_mut(partition) else { continue };
+            // Beyond what is there it is of a topic that is gone.
+            if assignment.told.is_some_and(|told| standing.next < told && told <= standing.high) {
+                assignment.told = None;
+            }
+        }
+    }
+
+    /// A commit was not taken: it is told again.
     pub(super) fn commit_failed(&self, partitions: impl Iterator<Item = Partition>) {
         let mut state = self.state();
         for partition in partitions {
@@ -342,50 +378,83 @@ mod tests {
     #[test]
     fn an_offset_that_goes_back_starts_a_new_epoch() {
         let shared = Shared::default();
-        shared.assign(&BTreeMap::from([(0, Some(0))]));
+        shared.assign(0, &BTreeMap::from([(0, Some(0))]));
         shared.arrive([raw(7), raw(8)].into_iter());
         assert_eq!(places(&shared), [Some(place(1, 7)), Some(place(1, 8))]);
         shared.arrive([raw(9), raw(0)].into_iter());
         assert_eq!(places(&shared), [None, Some(place(2, 0))]);
         // The old epoch has no say any more, and the watermark of the new one is to be asked.
         shared.commit(place(1, 9));
-        assert_eq!(shared.uncommitted(), []);
+        assert_eq!(shared.uncommitted(0), []);
         assert_eq!(shared.without_high(), [0]);
         shared.commit(place(2, 1));
-        assert_eq!(shared.uncommitted(), [(0, 1)]);
+        assert_eq!(shared.uncommitted(0), [(0, 1)]);
     }
 
     #[test]
     fn commits_never_go_back_and_failed_ones_are_repeated() {
         let shared = Shared::default();
-        shared.assign(&BTreeMap::from([(0, Some(0))]));
+        shared.assign(0, &BTreeMap::from([(0, Some(0))]));
         shared.commit(place(1, 5));
         shared.commit(place(1, 3));
-        assert_eq!(shared.uncommitted(), [(0, 5)]);
-        assert_eq!(shared.uncommitted(), []);
+        assert_eq!(shared.uncommitted(0), [(0, 5)]);
+        assert_eq!(shared.uncommitted(0), []);
         shared.commit_failed([0].into_iter());
-        assert_eq!(shared.uncommitted(), [(0, 5)]);
+        assert_eq!(shared.uncommitted(0), [(0, 5)]);
+    }
+
+    #[test]
+    fn a_commit_that_the_broker_does_not_know_is_told_again() {
+        let shared = Shared::default();
+        shared.assign(0, &BTreeMap::from([(0, Some(0))]));
+        shared.commit(place(1, 5));
+        let at = |next, high| BTreeMap::from([(0, Standing { next, high })]);
+        assert_eq!(shared.uncommitted(0), [(0, 5)]);
+        shared.check_commits(&at(5, 9));
+        assert_eq!(shared.uncommitted(0), [], "it is known");
+        shared.check_commits(&at(0, 3));
+        assert_eq!(shared.uncommitted(0), [], "of a topic that is gone");
+        shared.check_commits(&at(3, 9));
+        assert_eq!(shared.uncommitted(0), [(0, 5)]);
+    }
+
+    #[test]
+    fn a_client_that_was_replaced_has_no_say() {
+        let shared = Shared::default();
+        shared.assign(0, &BTreeMap::from([(0, Some(0)), (1, Some(0))]));
+        shared.commit(place(1, 5));
+        shared.switch_to(1);
+        assert!(matches!(shared.take(9).unwrap().unwrap()[..], [Delivered::Revoked(ref lost)] if *lost == [0, 1]));
+        shared.assign(1, &BTreeMap::from([(0, Some(0))]));
+        shared.forget(0, &[0]);
+        shared.revoke(0, &[0], false);
+        shared.assign(0, &BTreeMap::from([(1, Some(0))]));
+        assert_eq!(shared.read().keys().copied().collect::<Vec<_>>(), [0]);
+        assert!(shared.take(9).unwrap().is_none());
+        shared.commit(place(3, 7));
+        assert_eq!(shared.uncommitted(0), []);
+        assert_eq!(shared.uncommitted(1), [(0, 7)]);
     }
 
     #[test]
     fn unreadable_ones_are_kept_until_they_are_committed() {
         let shared = Shared::default();
-        shared.assign(&BTreeMap::from([(0, Some(0))]));
+        shared.assign(0, &BTreeMap::from([(0, Some(0))]));
         shared.arrive([raw(7), raw(8)].into_iter());
         shared.commit(place(1, 8));
         assert!(shared.unreadable(place(1, 7)).is_none());
         assert!(shared.unreadable(place(1, 8)).is_some());
-        shared.revoke(&[0], true);
+        shared.revoke(0, &[0], true);
         assert!(shared.unreadable(place(1, 8)).is_none());
     }
 
     #[test]
     fn a_revocation_waits_for_the_release() {
         let shared = Arc::new(Shared::default());
-        shared.assign(&BTreeMap::from([(0, Some(0)), (1, Some(0))]));
+        shared.assign(0, &BTreeMap::from([(0, Some(0)), (1, Some(0))]));
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
-            move || shared.revoke(&[0, 1], false)
+            move || shared.revoke(0, &[0, 1], false)
         });
         while !matches!(shared.take(1), Ok(Some(items)) if matches!(items[..], [Delivered::Revoked(_)])) {
             std::thread::yield_now();
@@ -395,6 +464,6 @@ mod tests {
         shared.commit(place(1, 4));
         shared.released(&[1]);
         thread.join().unwrap();
-        assert_eq!(shared.uncommitted(), [(0, 4)]);
+        assert_eq!(shared.uncommitted(0), [(0, 4)]);
     }
 }
