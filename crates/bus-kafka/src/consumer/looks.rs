@@ -58,14 +58,13 @@ impl Default for Looks {
 }
 
 impl Looks {
-    /// The client is a new one, because of these looks: it gets more time than the one before it.
-    pub(super) fn start_anew(&mut self) {
-        self.behind.clear();
+    /// The client is found stuck: the one after it gets more time.
+    pub(super) fn be_patient(&mut self) {
         self.patience = (self.patience * 2).min(MOST_PATIENCE);
     }
 
-    /// A look that found nothing out.
-    pub(super) fn skip(&mut self) {
+    /// What was found so far does not count any more: a look found nothing out, or the client is a new one.
+    pub(super) fn start_anew(&mut self) {
         self.behind.clear();
     }
 
@@ -99,7 +98,8 @@ impl Looks {
             };
             self.behind.insert(*partition, Behind { epoch, next, idle, all });
         }
-        if self.behind.is_empty() {
+        let has_moved = !before.is_empty() && self.behind.values().all(|behind| behind.all == 1);
+        if self.behind.is_empty() || (has_moved && activity != Activity::Paused) {
             self.patience = 1;
         }
         let most = self.patience * if ours.is_empty() { LOOKS_WITHOUT_ANY } else { LOOKS };
@@ -178,24 +178,29 @@ mod tests {
         assert_eq!(busy, [false, false, false, false, false, false, false, true]);
         assert!(!looks.add(&ours, &at(3, 8), Activity::Paused));
         assert!(!looks.add(&ours, &at(3, 8), Activity::Idle));
-        looks.skip();
+        looks.start_anew();
         assert!(!looks.add(&ours, &at(3, 8), Activity::Idle), "what was seen before a look that failed does not count");
         assert!(!looks.add(&ours, &at(3, 8), Activity::Idle));
         assert!(looks.add(&ours, &at(3, 8), Activity::Idle));
     }
 
     #[test]
-    fn a_successor_has_twice_the_time_until_something_is_read() {
-        let ours = BTreeMap::from([(0, read(1, Some(3)))]);
+    fn a_successor_has_twice_the_time_until_all_moves() {
+        let at_3 = BTreeMap::from([(0, read(1, Some(3)))]);
         let mut looks = Looks::default();
         let until_stuck = |looks: &mut Looks| {
-            (1..).find(|_| looks.add(&ours, &at(3, 8), Activity::Idle)).expect("it is stuck at some time")
+            let found = (1..).find(|_| looks.add(&at_3, &at(3, 8), Activity::Idle)).expect("it is stuck at some time");
+            looks.be_patient();
+            looks.start_anew();
+            found
         };
-        assert_eq!(until_stuck(&mut looks), 3);
+        assert_eq!([until_stuck(&mut looks), until_stuck(&mut looks), until_stuck(&mut looks)], [3, 6, 12]);
+        assert!(!looks.add(&at_3, &at(3, 3), Activity::Idle), "all is read");
+        assert_eq!([until_stuck(&mut looks), until_stuck(&mut looks)], [3, 6]);
+        for next in 1..4 {
+            assert!(!looks.add(&BTreeMap::from([(0, read(1, Some(next)))]), &at(next, 8), Activity::Busy), "it moves");
+        }
         looks.start_anew();
-        assert_eq!(until_stuck(&mut looks), 6);
-        looks.start_anew();
-        assert!(!looks.add(&ours, &at(3, 3), Activity::Idle), "all is read");
         assert_eq!(until_stuck(&mut looks), 3);
     }
 }

@@ -178,6 +178,7 @@ impl Reader {
                 self.replace();
             } else if self.is_stuck() {
                 tracing::warn!("kafka has messages that do not come; the kafka consumer is replaced");
+                self.looks.be_patient();
                 self.replace();
             }
         }
@@ -258,15 +259,20 @@ impl Reader {
         let found = self.asking.ask(|observer| observer.standings(LOOK_TIME));
         self.looked_at = self.clock.elapsed();
         match found {
-            Ok(standings) => {
+            Ok(Some(standings)) => {
                 let known = |(partition, standing): (_, Result<_, _>)| Some((partition, standing.ok()?));
-                let standings = standings.unwrap_or_default().into_iter().filter_map(known).collect();
+                let standings = standings.into_iter().filter_map(known).collect();
                 self.shared.check_commits(&standings);
                 self.looks.add(&read, &standings, activity)
             }
+            // The topic is missing, and is being made.
+            Ok(None) => {
+                self.looks.start_anew();
+                false
+            }
             Err(error) => {
                 tracing::debug!(%error, "not known whether there is more to read");
-                self.looks.skip();
+                self.looks.start_anew();
                 false
             }
         }
@@ -317,12 +323,14 @@ impl Reader {
         let client = self.client.wrapping_add(1);
         match subscribe(&self.settings.consumer(), client, &self.shared, &self.topic) {
             Ok(consumer) => {
-                end(std::mem::replace(&mut self.consumer, consumer));
+                end(std::mem::replace(&mut self.consumer, consumer), &self.shared);
                 self.client = client;
                 self.paused = false;
                 self.looks.start_anew();
-                // What the failed one held, and did not give back at its end, is somebody else's by now.
-                self.shared.switch_to(client);
+                if !self.shared.is_closed() {
+                    // What the failed one held, and did not give back at its end, is somebody else's by now.
+                    self.shared.switch_to(client);
+                }
             }
             Err(error) => tracing::error!(%error, "no new kafka consumer"),
         }
@@ -330,21 +338,24 @@ impl Reader {
 }
 
 /// Ends a client that is replaced. One that is wedged may never end: its thread is left to it.
-fn end(consumer: BaseConsumer<ReaderContext>) {
+fn end(consumer: BaseConsumer<ReaderContext>, shared: &Shared) {
     let (ended, end) = mpsc::channel();
     let thread = thread::Builder::new().name("kafka-consumer-end".to_owned()).spawn(move || {
         drop(consumer);
         let _nobody_waits = ended.send(());
     });
-    match thread {
-        Ok(_detached) => {
-            if let Err(RecvTimeoutError::Timeout) = end.recv_timeout(END_TIME) {
-                tracing::warn!("the kafka consumer that is replaced does not end; it is left behind");
-            }
-        }
-        // Then it has ended with what was to run there.
-        Err(error) => tracing::error!(%error, "no thread for the end of a kafka consumer"),
+    if let Err(error) = thread {
+        // The client has ended with what was to run there.
+        tracing::error!(%error, "no thread for the end of a kafka consumer");
+        return;
     }
+    for _ in 0..END_TIME.as_millis() / POLL_TIME.as_millis() {
+        let has_ended = end.recv_timeout(POLL_TIME) != Err(RecvTimeoutError::Timeout);
+        if has_ended || shared.is_closed() {
+            return;
+        }
+    }
+    tracing::warn!("the kafka consumer that is replaced does not end; it is left behind");
 }
 
 fn subscribe(

@@ -48,6 +48,10 @@ struct Assignment {
     next: Option<i64>,
     /// The offset that librdkafka was last told to commit, unless that failed.
     told: Option<i64>,
+    /// Where the broker was seen to be, by the last look.
+    seen: Option<Standing>,
+    /// The broker went back: what was told is of a topic that is gone, and is not to be told to the one that is there.
+    is_outdated: bool,
 }
 
 /// How far a partition is read.
@@ -80,7 +84,8 @@ struct State {
 impl State {
     fn assign(&mut self, partition: Partition, high: Option<i64>) {
         self.epochs = self.epochs.wrapping_add(1);
-        let fresh = Assignment { epoch: self.epochs, high, last: None, next: None, told: None };
+        let (epoch, seen, is_outdated) = (self.epochs, None, false);
+        let fresh = Assignment { epoch, high, last: None, next: None, told: None, seen, is_outdated };
         self.assigned.insert(partition, fresh);
     }
 
@@ -172,6 +177,7 @@ impl Shared {
     pub(super) fn switch_to(&self, client: u32) {
         let mut state = self.state();
         state.client = client;
+        state.releasing.clear();
         let held: Vec<Partition> = state.assigned.keys().copied().collect();
         if !held.is_empty() && !state.closed {
             state.revoke(&held);
@@ -290,7 +296,9 @@ impl Shared {
             !state.releasing.is_empty() && !state.closed && state.client == client
         });
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.releasing.clear();
+        if state.client == client {
+            state.releasing.clear();
+        }
     }
 
     pub(super) fn forget(&self, client: u32, partitions: &[Partition]) {
@@ -325,8 +333,12 @@ impl Shared {
         let mut state = self.state();
         for (partition, standing) in standings {
             let Some(assignment) = state.assigned.get_mut(partition) else { continue };
-            // Beyond what is there it is of a topic that is gone.
-            if assignment.told.is_some_and(|told| standing.next < told && told <= standing.high) {
+            let before = assignment.seen.replace(*standing);
+            assignment.is_outdated |= assignment.high.is_some_and(|high| standing.high < high)
+                || before.is_some_and(|before| standing.next < before.next || standing.high < before.high);
+            let is_missing = assignment.told.is_some_and(|told| standing.next < told && told <= standing.high);
+            // What was told a moment ago may be on its way: the second look decides.
+            if is_missing && before.is_some() && !assignment.is_outdated {
                 assignment.told = None;
             }
         }
@@ -410,12 +422,26 @@ mod tests {
         shared.commit(place(1, 5));
         let at = |next, high| BTreeMap::from([(0, Standing { next, high })]);
         assert_eq!(shared.uncommitted(0), [(0, 5)]);
-        shared.check_commits(&at(5, 9));
-        assert_eq!(shared.uncommitted(0), [], "it is known");
-        shared.check_commits(&at(0, 3));
-        assert_eq!(shared.uncommitted(0), [], "of a topic that is gone");
+        shared.check_commits(&at(3, 9));
+        assert_eq!(shared.uncommitted(0), [], "it may be on its way");
         shared.check_commits(&at(3, 9));
         assert_eq!(shared.uncommitted(0), [(0, 5)]);
+        shared.check_commits(&at(5, 9));
+        assert_eq!(shared.uncommitted(0), [], "it is known");
+    }
+
+    #[test]
+    fn a_commit_of_a_topic_that_is_gone_is_not_told_again() {
+        for (seen, then) in [((4, 9), (0, 9)), ((5, 9), (0, 7)), ((0, 2), (0, 6))] {
+            let shared = Shared::default();
+            shared.assign(0, &BTreeMap::from([(0, Some(3))]));
+            shared.commit(place(1, 5));
+            assert_eq!(shared.uncommitted(0), [(0, 5)]);
+            for (next, high) in [seen, then, then] {
+                shared.check_commits(&BTreeMap::from([(0, Standing { next, high })]));
+                assert_eq!(shared.uncommitted(0), [], "{seen:?}, then {then:?}");
+            }
+        }
     }
 
     #[test]

@@ -132,6 +132,7 @@ impl Checker {
         let Some((lane, place)) = known.lane else { return };
         if let Some(lane) = self.lanes.get_mut(&(known.destination, lane)) {
             lane.dead.remove(&place);
+            lane.unsure.remove(&place);
         }
     }
 
